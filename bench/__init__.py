@@ -1,0 +1,1 @@
+"""How it is measured: cases, instruments, isolated workers, and the command line that composes everything."""

@@ -1,0 +1,1 @@
+"""Presets: sweeps as TOML files, to run as they are or to copy."""

@@ -1,0 +1,162 @@
+"""One record: what one case gave, or the reason why it gave nothing.
+
+A record is one flat JSON object on one line. Names carry units (`_s` seconds, `_bytes`, `_per_s`). A field that does not
+apply is null. Fields that a newer schema added are kept, not dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+SCHEMA_VERSION = 1
+
+Status = Literal["ok", "unsupported", "incorrect", "oom", "timeout", "crashed", "skipped"]
+
+IDENTITY = (
+    "variant",
+    "params",
+    "mode",
+    "causal",
+    "batch",
+    "heads",
+    "kv_heads",
+    "n_q",
+    "n_k",
+    "head_dim",
+    "dtype",
+    "device",
+    "threads",
+    "compiled",
+    "inputs",
+    "seed",
+)
+"""The fields that say which case it is. Two records with the same values of these measure the same thing."""
+
+GROUP = tuple(field for field in IDENTITY if field not in ("variant", "params"))
+"""The fields that cases share whose figures may be divided by each other."""
+
+
+class Record(BaseModel):
+    """What one case gave. Immutable."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, strict=True)
+
+    schema_version: int = SCHEMA_VERSION
+    case_id: str
+    """Hash of the identity (the fields in IDENTITY)."""
+    group_id: str
+    """Hash of the fields in GROUP: records that share it were measured in turns, round by round."""
+
+    # identity
+    variant: str
+    params: dict[str, JsonValue]
+    mode: Literal["forward", "train", "decode"]
+    causal: bool
+    batch: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    kv_heads: int = Field(ge=1)
+    n_q: int = Field(ge=1)
+    n_k: int = Field(ge=1)
+    head_dim: int = Field(ge=1)
+    dtype: str
+    device: str
+    threads: int = Field(ge=1)
+    compiled: bool
+    inputs: str
+    """Name of the input distribution, or `captured` / `captured:FILE` for a real model's q, k, v."""
+    seed: int
+
+    # about the variant
+    family: str | None = None
+    kind: str | None = None
+    declared_time_exponent: float | None = None
+    declared_memory_exponent: float | None = None
+
+    # outcome
+    status: Status
+    reasons: list[str] = []
+    """Why there is no figure, in words; or what a reader of the figure must know."""
+
+    # time
+    time_s: float | None = None
+    """Median over rounds of the time of one call."""
+    time_s_low: float | None = None
+    time_s_high: float | None = None
+    """95 % interval of the median."""
+    samples_s: list[float] | None = None
+    """Time of one call in each round, in the order of rounds, counted from round 0: pair them by index."""
+    calls_per_sample: int | None = None
+    stopped_by: Literal["precision", "time", "rounds"] | None = None
+    """Why sampling ended: the interval was as narrow as asked, or the case's time or the rounds were used up."""
+    warmup_s: float | None = None
+    compile_s: float | None = None
+    """Time of the first call of a variant that compiles, less one steady call."""
+    baseline: str | None = None
+    """The variant that `ratio` divides by: the fastest exact one of the group."""
+    ratio: float | None = None
+    """Median over rounds of this variant's time over the baseline's in the same round. Below 1 is faster."""
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    tokens_per_s: float | None = None
+    """batch · n_q / time_s."""
+
+    # memory
+    peak_bytes: int | None = None
+    """Most bytes that the allocator held during one call, above what was there before it."""
+    peak_rss_bytes: int | None = None
+    """Growth of the resident high-water mark during one call (CPU): sees scratch memory that the allocator does not."""
+    state_bytes: int | None = None
+
+    # work
+    flops: int | None = None
+    """Operations of matrix products that the call really did, where torch's counter sees them all."""
+    flops_needed: int | None = None
+    """Operations that the definition needs; 3.5 times the forward's when training."""
+    ceiling_share: float | None = None
+    """The least time that this machine's measured ceilings allow for flops_needed and the inputs and outputs, over
+    time_s."""
+
+    # accuracy: the implementation against its own definition
+    error: float | None = None
+    """Largest difference from the definition in float64, over its largest value; the worst of output and gradients."""
+    error_allowed: float | None = None
+    error_of: str | None = None
+    """Which tensor `error` is of: out, dq, dk, dv or the gradient of an extra."""
+    checked_rows: int | None = None
+    """How many query rows were compared."""
+
+    # accuracy: an approximate variant against softmax attention on these inputs
+    fidelity_error: float | None = None
+    """‖out - softmax‖ / ‖softmax‖ over the checked rows."""
+    fidelity_cosine: float | None = None
+    """Mean over rows of the cosine between output and softmax attention's."""
+    fidelity_error_uniform: float | None = None
+    """The null: fidelity_error of giving every query the plain mean of the values it may see."""
+
+    machine: str
+    """Fingerprint of the machine and its libraries; `run.json` spells it out."""
+    started_at: str
+    """UTC, ISO 8601."""
+    wall_s: float | None = None
+    """All time spent on the case: check, warm-up, samples, memory."""
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """A short stable hash of plain data."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def case_id(identity: Mapping[str, Any]) -> str:
+    """Hash of the identity: `identity` must hold the fields in IDENTITY."""
+    return digest({field: identity[field] for field in IDENTITY})
+
+
+def group_id(identity: Mapping[str, Any]) -> str:
+    """Hash of what cases share whose figures may be divided by each other."""
+    return digest({field: identity[field] for field in GROUP})

@@ -1,0 +1,61 @@
+"""`run.json`: what was asked for, by which command, on what machine, with which versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from .record import SCHEMA_VERSION
+
+
+class Ceilings(BaseModel):
+    """What the machine can do at best, measured at the start of the run, for one device, dtype and thread count."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    device: str
+    dtype: str
+    threads: int
+    matmul_flops_per_s: float
+    copy_bytes_per_s: float
+
+
+class Machine(BaseModel):
+    """The machine and the software that measured."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    fingerprint: str
+    """Hash of what makes figures comparable: CPU, cores, memory, GPU, driver, versions."""
+    cpu: str
+    cores: int
+    memory_bytes: int
+    gpus: list[str] = []
+    driver: str | None = None
+    system: str
+    python: str
+    libraries: dict[str, str]
+
+
+class Run(BaseModel):
+    """One run. Immutable; written once at its start, and once more when it ends."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    schema_version: int = SCHEMA_VERSION
+    attnbench_version: str
+    command: str
+    config: dict[str, JsonValue]
+    git_commit: str | None = None
+    started_at: str
+    finished_at: str | None = None
+    """Null while it runs, and where it was stopped or killed."""
+    cases: int
+    """How many cases were asked for: each ends in exactly one record."""
+    machine: Machine
+    ceilings: list[Ceilings] = []
+    inputs: dict[str, Any] = {}
+    """For each named input, where it came from: model, text, hashes, lengths reached."""
+    notes: list[str] = []
+    """What a reader of the whole run must know, e.g. a plugin that failed to load."""

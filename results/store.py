@@ -1,0 +1,140 @@
+"""A run folder: `run.json`, and `results.jsonl` with a record a line, appended and flushed record by record."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from .errors import ResultsError
+from .record import Record
+from .run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RECORDS = "results.jsonl"
+RUN = "run.json"
+
+
+class ResultsWarning(UserWarning):
+    """Something in a result file was passed over: what, where and why."""
+
+
+class RunFolder:
+    """The folder of one run. Records are only ever appended."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, path: str | Path, run: Run) -> RunFolder:
+        """Makes a new folder and claims it, or raises ResultsError: it holds another run, or cannot be written."""
+        folder = cls(path)
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            if (folder.path / RUN).exists() or (folder.path / RECORDS).exists():
+                raise ResultsError(f"{path} holds another run already; choose another --out, or remove it first")
+            # exclusive creation: of two runs that start at once, one gets the folder
+            (folder.path / RECORDS).touch(exist_ok=False)
+            folder.write_run(run)
+        except FileExistsError:
+            if not folder.path.is_dir():
+                raise ResultsError(f"{path} is a file, not a folder; choose another --out") from None
+            raise ResultsError(f"{path} was taken by another run just now; choose another --out") from None
+        except OSError as error:
+            raise ResultsError(f"cannot write a run to {path}: {error.strerror}; choose another --out") from None
+        return folder
+
+    def write_run(self, run: Run) -> None:
+        """Replaces run.json as a whole, so that a reader never sees half of it."""
+        draft = self.path / f".{RUN}.tmp"
+        try:
+            draft.write_text(run.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            os.replace(draft, self.path / RUN)
+        except OSError as error:
+            raise ResultsError(f"cannot write {self.path / RUN}: {error.strerror}") from None
+
+    def append(self, record: Record) -> None:
+        """Adds one record and sees it to the disk."""
+        line = record.model_dump_json() + "\n"
+        try:
+            with (self.path / RECORDS).open("a", encoding="utf-8") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise ResultsError(
+                f"cannot write to {self.path / RECORDS}: {error.strerror}; the records before this one are kept"
+            ) from None
+
+    def run(self) -> Run:
+        """Reads run.json; raises ResultsError where it is missing or broken."""
+        path = self.path / RUN
+        try:
+            return Run.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise ResultsError(f"{self.path} is not a run: it has no {RUN}; name a folder that `attnbench run` wrote") from None
+        except OSError as error:
+            raise ResultsError(f"cannot read {path}: {error.strerror}") from None
+        except ValidationError as error:
+            raise ResultsError(f"{path} is broken: {_first(error)}; restore it or leave this run out") from None
+
+    def records(self) -> Iterator[Record]:
+        """The records in the order they were measured. A torn or foreign line is warned of and skipped."""
+        path = self.path / RECORDS
+        try:
+            lines = path.read_bytes().splitlines()
+        except FileNotFoundError:
+            raise ResultsError(f"{self.path} is not a run: it has no {RECORDS}; name a folder that `attnbench run` wrote") from None
+        except OSError as error:
+            raise ResultsError(f"cannot read {path}: {error.strerror}") from None
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield Record.model_validate_json(line)
+            except ValidationError as error:
+                warnings.warn(f"{path}, line {number} skipped: {_first(error)}", ResultsWarning, stacklevel=2)
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in detail["loc"])
+    return f"{place}: {detail['msg']}" if place else str(detail["msg"])
+
+
+def load(*paths: str | Path) -> pd.DataFrame:
+    """All records of some run folders as a DataFrame: one row a record, one column a field, and `run` with the folder.
+
+    `params` stays a dict, `samples_s` a list. Raises ResultsError for a folder that is no run; warns (ResultsWarning) of
+    each line that cannot be read and keeps the rest.
+    """
+    import pandas as pd
+
+    if not paths:
+        raise ResultsError("name at least one run folder")
+    rows: list[dict[str, Any]] = []
+    for path in paths:
+        folder = RunFolder(path)
+        folder.run()
+        rows += [{"run": str(path), **record.model_dump()} for record in folder.records()]
+    columns = ["run", *Record.model_fields]
+    extra = sorted({key for row in rows for key in row} - set(columns))
+    return pd.DataFrame(rows, columns=[*columns, *extra])
+
+
+def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same frame with lists and dicts written as JSON text, for CSV and Parquet."""
+    frame = frame.copy()
+    for column in frame.columns:
+        if frame[column].map(lambda value: isinstance(value, (list, dict))).any():
+            frame[column] = frame[column].map(
+                lambda value: json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value
+            )
+    return frame

@@ -1,0 +1,342 @@
+"""The contract that every attention variant keeps.
+
+A variant is a frozen dataclass whose fields are its hyper-parameters. It says *what* it computes, in `weights` (or,
+where there are no weights, in `definition`), as plainly as its paper; and *how*, in `forward`, which is what the
+harness times. Tests and the harness hold the second to the first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from .errors import VariantError
+from .registry import get, names, register
+
+__all__ = [
+    "CaseLike",
+    "Complexity",
+    "Extra",
+    "State",
+    "Supports",
+    "Variant",
+    "VariantError",
+    "get",
+    "make_extras",
+    "names",
+    "register",
+]
+
+FAMILIES = ("full", "sparse", "linear", "chunked")
+KINDS = ("exact", "approximate", "own")
+
+DEFINITION_BLOCK = 1 << 23
+"""Most entries of a weight matrix (over B, H, rows, Nk) that `definition` holds at a time: 64 MiB in float64."""
+
+
+@dataclass(frozen=True)
+class Supports:
+    """What a variant can do. The grid turns everything else into `unsupported` records with the reasons."""
+
+    causal: bool = True
+    noncausal: bool = True
+    cross: bool = True
+    """Nq may differ from Nk."""
+    decode: bool = False
+    """Has `prefill` and `decode`."""
+    backward: bool = True
+    dtypes: tuple[str, ...] = ("float64", "float32", "bfloat16", "float16")
+    devices: tuple[str, ...] = ("cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """How time and extra memory grow with N: the exponents that the method's paper claims, and the words for a card."""
+
+    time: float
+    memory: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Extra:
+    """An input beyond q, k, v: a gate, a write strength, an indexer vector.
+
+    `axes` spells its shape in the letters of the legend, e.g. ("B", "H", "N"). `draw` makes a realistic one from a
+    generator, that shape, and q, k, v.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    about: str
+    draw: Callable[[torch.Generator, tuple[int, ...], Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class State:
+    """What decoding needs of the past: named tensors, and how many tokens they have seen."""
+
+    seen: int
+    tensors: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+
+class CaseLike(Protocol):
+    """The part of a benchmark case that a variant may look at to say whether it can run."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def causal(self) -> bool: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def kv_heads(self) -> int: ...
+    @property
+    def n_q(self) -> int: ...
+    @property
+    def n_k(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+
+
+class Variant:
+    """Base of all variants. Subclasses are frozen dataclasses decorated with `register`."""
+
+    name: ClassVar[str]
+    family: ClassVar[str]
+    kind: ClassVar[str]
+    supports: ClassVar[Supports]
+    paper: ClassVar[str]
+    formula: ClassVar[str]
+    complexity: ClassVar[Complexity]
+    reduces_to: ClassVar[str]
+    extras: ClassVar[tuple[Extra, ...]]
+    compiles: ClassVar[bool] = False
+    """The first call compiles: its time is recorded apart and is no part of a sample."""
+    counts_flops: ClassVar[bool] = True
+    """torch's FLOP counter sees all that `forward` does. False where kernels hide their work from it."""
+
+    # -- what a subclass writes ---------------------------------------------------------------------------------
+
+    def weights(self, q: Tensor, k: Tensor, *, causal: bool, scale: float, rows: Tensor) -> Tensor:
+        """The matrix A of `out = A @ v`, for the query positions `rows` only: (B, H, len(rows), Nk).
+
+        The plain statement of the method in O(N²), computed in the dtype of q. k comes with H heads here. A method
+        without such a matrix overrides `definition` instead.
+        """
+        raise TypeError(f"{type(self).__name__} must define `weights`, or `definition` where it has no weights")
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float, **extras: Tensor) -> Tensor:
+        """The fast form: (B, H, Nq, D), (B, Hkv, Nk, D), (B, Hkv, Nk, Dv) -> (B, H, Nq, Dv). Inputs are checked."""
+        raise TypeError(f"{type(self).__name__} must define `forward`")
+
+    def refuses(self, case: CaseLike) -> list[str]:
+        """Reasons beyond `supports` why this cannot run here: a missing library, a shape that a kernel lacks."""
+        return []
+
+    def visible_pairs(self, n_q: int, n_k: int, causal: bool) -> int:
+        """How many (query, key) pairs the definition looks at, for `flops_needed`."""
+        return causal_pairs(n_q, n_k) if causal else n_q * n_k
+
+    def keep(self, state: State) -> State:
+        """Drops from a decode state of past k and v what no later token will look at."""
+        return state
+
+    # -- what everyone calls ------------------------------------------------------------------------------------
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, scale: float | None = None, **extras: Tensor
+    ) -> Tensor:
+        """Attention of q (B, H, Nq, D) over k (B, Hkv, Nk, D) and v (B, Hkv, Nk, Dv): (B, H, Nq, Dv), as q's dtype.
+
+        `scale` defaults to D ** -0.5. With Nq != Nk, causal aligns bottom-right: the last query sees every key. A
+        row that may see nothing gives zeros.
+
+        Raises VariantError for shapes, dtypes, modes or extras that do not fit.
+        """
+        self.check(q, k, v, causal=causal, extras=extras)
+        return self.forward(q, k, v, causal=causal, scale=self.default_scale(q, scale), **extras)
+
+    def definition(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        causal: bool = False,
+        scale: float | None = None,
+        rows: Tensor | None = None,
+        dtype: torch.dtype = torch.float64,
+        **extras: Tensor,
+    ) -> Tensor:
+        """What `__call__` is held to: `weights @ v` in `dtype`, for the query positions `rows` (all by default).
+
+        Returns (B, H, len(rows), Dv) in `dtype`. Differentiable. Works block of rows by block of rows, so that a
+        sample of rows can be had at lengths whose whole matrix would not fit.
+        """
+        self.check(q, k, v, causal=causal, extras=extras)
+        scale = self.default_scale(q, scale)
+        if rows is None:
+            rows = torch.arange(q.shape[2], device=q.device)
+        q, k, v = q.to(dtype), repeat_heads(k.to(dtype), q.shape[1]), repeat_heads(v.to(dtype), q.shape[1])
+        step = max(1, DEFINITION_BLOCK // max(1, q.shape[0] * q.shape[1] * k.shape[2]))
+        blocks = [self.weights(q, k, causal=causal, scale=scale, rows=block) @ v for block in rows.split(step)]
+        return torch.cat(blocks, dim=2)
+
+    def prefill(
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, **extras: Tensor
+    ) -> tuple[Tensor, State]:
+        """Causal attention over a prompt, and the state from which `decode` goes on: the keys and values kept."""
+        self.check_decode()
+        out = self(q, k, v, causal=True, scale=scale, **extras)
+        return out, self.keep(State(k.shape[2], {"k": k, "v": v}))
+
+    def decode(
+        self, q: Tensor, k: Tensor, v: Tensor, state: State, *, scale: float | None = None, **extras: Tensor
+    ) -> tuple[Tensor, State]:
+        """One token more: q (B, H, 1, D), k (B, Hkv, 1, D), v (B, Hkv, 1, Dv) -> out (B, H, 1, Dv) and the new state."""
+        self.check_decode()
+        keys, values = torch.cat([state["k"], k], dim=2), torch.cat([state["v"], v], dim=2)
+        state = self.keep(State(state.seen + 1, {"k": keys, "v": values}))
+        return self.attend_state(q, state, scale=scale, **extras), state
+
+    def attend_state(self, q: Tensor, state: State, *, scale: float | None = None, **extras: Tensor) -> Tensor:
+        """The newest token's output from a state of kept keys and values, all of which it sees."""
+        return self(q, state["k"], state["v"], causal=True, scale=scale, **extras)
+
+    def reasons_against(self, case: CaseLike) -> list[str]:
+        """[] where the case can run here, else why not, in words."""
+        s = self.supports
+        reasons = []
+        if case.causal and not s.causal:
+            reasons.append("has no causal form")
+        if not case.causal and not s.noncausal:
+            reasons.append("has a causal form only")
+        if case.mode == "train" and not s.backward:
+            reasons.append("has no backward pass")
+        if case.mode == "decode" and not s.decode:
+            reasons.append("has no decode form")
+        if case.mode != "decode" and case.n_q != case.n_k and not s.cross:
+            reasons.append(f"needs as many queries as keys, not {case.n_q} and {case.n_k}")
+        if case.dtype not in s.dtypes:
+            reasons.append(f"runs in {', '.join(s.dtypes)}, not {case.dtype}")
+        if case.device.split(":")[0] not in s.devices:
+            reasons.append(f"runs on {', '.join(s.devices)}, not on {case.device}")
+        return reasons or self.refuses(case)
+
+    def flops_needed(self, case: CaseLike) -> int:
+        """Floating-point operations that the definition needs forward: 2 (D + Dv) for each visible pair and head."""
+        return 4 * case.head_dim * case.batch * case.heads * self.visible_pairs(case.n_q, case.n_k, case.causal)
+
+    def params(self) -> dict[str, Any]:
+        """The hyper-parameters by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @property
+    def spec(self) -> str:
+        """The variant as the command line writes it, with the parameters that differ from their defaults."""
+        changed = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in dataclasses.fields(self)  # type: ignore[arg-type]
+            if getattr(self, f.name) != f.default
+        ]
+        return f"{self.name}({', '.join(changed)})" if changed else self.name
+
+    # -- checks -------------------------------------------------------------------------------------------------
+
+    def check(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, extras: Mapping[str, Tensor]) -> None:
+        """Raises VariantError with the first thing that is wrong with a call."""
+        for problem in self._problems(q, k, v, causal, extras):
+            raise VariantError(f"{self.name}: {problem}")
+
+    def _problems(
+        self, q: Tensor, k: Tensor, v: Tensor, causal: bool, extras: Mapping[str, Tensor]
+    ) -> Iterator[str]:
+        for label, tensor in (("q", q), ("k", k), ("v", v)):
+            if tensor.dim() != 4:
+                yield f"{label} must be (batch, heads, seq_len, head_dim), not {tuple(tensor.shape)}"
+        if not q.dtype == k.dtype == v.dtype or not q.dtype.is_floating_point:
+            yield f"q, k and v must share one floating-point dtype, not {q.dtype}, {k.dtype} and {v.dtype}"
+        if not q.device == k.device == v.device:
+            yield f"q, k and v must be on one device, not {q.device}, {k.device} and {v.device}"
+        if not q.shape[0] == k.shape[0] == v.shape[0]:
+            yield f"q, k and v must have one batch size, not {q.shape[0]}, {k.shape[0]} and {v.shape[0]}"
+        if k.shape[1:3] != v.shape[1:3]:
+            yield f"k and v must have the same heads and length, not {tuple(k.shape[1:3])} and {tuple(v.shape[1:3])}"
+        if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
+            yield f"the key heads must divide the query heads, but {k.shape[1]} does not divide {q.shape[1]}"
+        if q.shape[3] != k.shape[3]:
+            yield f"q and k must have the same head dimension, not {q.shape[3]} and {k.shape[3]}"
+        if 0 in q.shape or 0 in k.shape or 0 in v.shape:
+            yield f"no dimension may be empty: q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
+        if causal and not self.supports.causal:
+            yield "has no causal form; call it with causal=False"
+        if not causal and not self.supports.noncausal:
+            yield "has a causal form only; call it with causal=True"
+        if q.shape[2] != k.shape[2] and not self.supports.cross:
+            yield f"needs as many queries as keys, not {q.shape[2]} and {k.shape[2]}"
+        wanted = {extra.name for extra in self.extras}
+        if wanted != set(extras):
+            yield f"takes the extra inputs {sorted(wanted)}, not {sorted(extras)}; attnbench.make_extras draws them"
+
+    def check_decode(self) -> None:
+        if not self.supports.decode:
+            raise VariantError(f"{self.name} has no decode form")
+
+    @staticmethod
+    def default_scale(q: Tensor, scale: float | None) -> float:
+        return float(q.shape[-1] ** -0.5 if scale is None else scale)
+
+    def require(self, **at_least: int) -> None:
+        """For `__post_init__`: each named field must be an integer of at least the given value."""
+        for field, low in at_least.items():
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < low:
+                raise VariantError(f"{self.name}: {field} must be a whole number of at least {low}, not {value!r}")
+
+
+def causal_pairs(n_q: int, n_k: int) -> int:
+    """Pairs (i, j) with j <= i + (Nk - Nq): N(N+1)/2 when square."""
+    first = n_k - n_q + 1  # keys that query 0 sees; may be negative
+    skipped = max(0, min(n_q, 1 - first))  # queries that see nothing
+    rows, first = n_q - skipped, first + skipped
+    return rows * first + rows * (rows - 1) // 2
+
+
+def repeat_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, Hkv, N, D) -> (B, H, N, D), each key head standing for the H / Hkv query heads that share it."""
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
+
+
+def make_extras(attn: Variant, q: Tensor, k: Tensor, v: Tensor, *, seed: int = 0) -> dict[str, Tensor]:
+    """Realistic draws of the extra inputs that a variant wants beside q, k, v: {} for most."""
+    sizes = {
+        "B": q.shape[0],
+        "H": q.shape[1],
+        "Hkv": k.shape[1],
+        "N": k.shape[2],
+        "Nq": q.shape[2],
+        "Nk": k.shape[2],
+        "D": q.shape[3],
+        "Dv": v.shape[3],
+    }
+    generator = torch.Generator(device=q.device).manual_seed(seed)
+    return {e.name: e.draw(generator, tuple(sizes[a] for a in e.axes), q, k, v) for e in attn.extras}

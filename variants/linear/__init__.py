@@ -1,0 +1,1 @@
+"""Attention through features, landmarks or a fixed-size state: linear in the sequence length."""
