@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +36,9 @@ class RunFolder:
     def create(cls, path: str | Path, run: Run) -> RunFolder:
         """Makes a new folder and claims it, or raises ResultsError: it holds another run, or cannot be written."""
         folder = cls(path)
+        folder.refuse_used()
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
-            if (folder.path / RUN).exists() or (folder.path / RECORDS).exists():
-                raise ResultsError(f"{path} holds another run already; choose another --out, or remove it first")
             # exclusive creation: of two runs that start at once, one gets the folder
             (folder.path / RECORDS).touch(exist_ok=False)
             folder.write_run(run)
@@ -51,6 +50,26 @@ class RunFolder:
             raise ResultsError(f"cannot write a run to {path}: {error.strerror}; choose another --out") from None
         return folder
 
+    @classmethod
+    def reopen(cls, path: str | Path) -> tuple[RunFolder, Run]:
+        """An existing run to append to. Ends a line that a crash tore, so that the next record starts on its own."""
+        folder = cls(path)
+        run = folder.run()
+        try:
+            with (folder.path / RECORDS).open("r+b") as file:
+                if file.seek(0, os.SEEK_END) and not (file.seek(-1, os.SEEK_END), file.read(1))[1] == b"\n":
+                    file.write(b"\n")
+        except OSError as error:
+            raise ResultsError(f"cannot write to {folder.path / RECORDS}: {error.strerror}") from None
+        return folder, run
+
+    def refuse_used(self) -> None:
+        """Raises ResultsError where the folder holds a run already."""
+        if (self.path / RUN).exists() or (self.path / RECORDS).exists():
+            raise ResultsError(
+                f"{self.path} holds another run already; choose another --out, go on with it by --resume, or remove it"
+            )
+
     def write_run(self, run: Run) -> None:
         """Replaces run.json as a whole, so that a reader never sees half of it."""
         draft = self.path / f".{RUN}.tmp"
@@ -60,17 +79,17 @@ class RunFolder:
         except OSError as error:
             raise ResultsError(f"cannot write {self.path / RUN}: {error.strerror}") from None
 
-    def append(self, record: Record) -> None:
-        """Adds one record and sees it to the disk."""
-        line = record.model_dump_json() + "\n"
+    def append(self, records: Iterable[Record]) -> None:
+        """Adds records, all in one write, and sees them to the disk."""
+        lines = "".join(record.model_dump_json() + "\n" for record in records)
         try:
             with (self.path / RECORDS).open("a", encoding="utf-8") as file:
-                file.write(line)
+                file.write(lines)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise ResultsError(
-                f"cannot write to {self.path / RECORDS}: {error.strerror}; the records before this one are kept"
+                f"cannot write to {self.path / RECORDS}: {error.strerror}; the records before are kept"
             ) from None
 
     def run(self) -> Run:

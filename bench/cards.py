@@ -1,0 +1,98 @@
+"""What `list` and `show` say of a variant: its card."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..variants import registry
+from ..variants.api import get
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The plainest case there is, to ask a variant whether it can run here at all."""
+
+    device: str
+    mode: str = "forward"
+    causal: bool = True
+    batch: int = 1
+    heads: int = 4
+    kv_heads: int = 4
+    n_q: int = 1024
+    n_k: int = 1024
+    head_dim: int = 64
+    dtype: str = "float32"
+
+
+def load(plugins: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """All names, plugins' included, and what failed to load."""
+    for plugin in plugins:
+        registry.load_plugin(Path(plugin))
+    return registry.names(), registry.failures()
+
+
+def card(spec: str) -> dict[str, Any]:
+    """Everything that a variant says of itself, as plain data. Raises VariantError for what does not exist."""
+    attn = get(spec)
+    s = attn.supports
+    modes = {
+        "causal": s.causal,
+        "non-causal": s.noncausal,
+        "cross": s.cross,
+        "decode": s.decode,
+        "backward": s.backward,
+    }
+    return {
+        "name": attn.name,
+        "family": attn.family,
+        "kind": attn.kind,
+        "about": (type(attn).__doc__ or "").strip(),
+        "paper": attn.paper,
+        "formula": attn.formula,
+        "complexity": dataclasses.asdict(attn.complexity),
+        "params": attn.params(),
+        "extras": [{"name": e.name, "axes": list(e.axes), "about": e.about} for e in attn.extras],
+        "supports": {
+            "modes": [name for name, able in modes.items() if able],
+            "dtypes": list(s.dtypes),
+            "devices": list(s.devices),
+        },
+        "reduces_to": attn.reduces_to,
+        "reasons_against_cpu": _reasons(attn, "cpu"),
+        "compiles": attn.compiles,
+    }
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """A card for a person to read."""
+    supports = found["supports"]
+    parts = [
+        ("", f"{found['name']}: {found['family']}, {found['kind']}"),
+        ("", found["about"]),
+        ("formula", found["formula"]),
+        ("paper", found["paper"]),
+        ("complexity", found["complexity"]["text"]),
+        ("parameters", ", ".join(f"{key}={value!r}" for key, value in found["params"].items()) or "none"),
+        ("extras", "; ".join(f"{e['name']} ({', '.join(e['axes'])}): {e['about']}" for e in found["extras"]) or "none"),
+        ("supports", f"{', '.join(supports['modes'])}; {', '.join(supports['dtypes'])}; {', '.join(supports['devices'])}"),
+        ("reduces to", found["reduces_to"] or "nothing else"),
+        ("on this CPU", "; ".join(found["reasons_against_cpu"]) or "runs"),
+    ]
+    text = []
+    for label, value in parts:
+        lead = f"{label:<12}" if label else ""
+        body = " ".join(value.split())
+        text += textwrap.wrap(body, 100, initial_indent=lead, subsequent_indent=" " * len(lead)) or [lead]
+        if not label:
+            text.append("")
+    return text
+
+
+def _reasons(attn: Any, device: str) -> list[str]:
+    probe = Probe(device, causal=attn.supports.causal)
+    return list(attn.reasons_against(probe))

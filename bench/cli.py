@@ -1,0 +1,325 @@
+"""The command line: composes variants, bench, results and reports. Each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import __version__
+
+if TYPE_CHECKING:
+    from .progress import Watching
+    from .sweep import Done
+
+INCORRECT = 1
+INTERRUPTED = 130
+
+
+class Sentences(click.Group):
+    """A group whose commands answer a wrong request with one sentence and exit status 2, and no traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except (ValueError, OSError) as error:
+            if not _is_refusal(error):
+                raise
+            fail = click.ClickException(str(error))
+            fail.exit_code = 2
+            raise fail from None
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Our own errors, by the module that defines them: to import all of them here would cost every start."""
+    home = __package__.rpartition(".")[0]
+    return any(cls.__module__.startswith(f"{home}.") and cls.__module__.endswith(".errors") for cls in type(error).__mro__)
+
+
+@click.group(cls=Sentences, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="attnbench")
+def main() -> None:
+    """Which attention mechanism to use at your length, on your machine, and what it costs in accuracy.
+
+    Run a sweep (run), read the comparison (report), look at what there is (list, show), bring your own model's
+    inputs (capture).
+    """
+
+
+# -- list and show ----------------------------------------------------------------------------------------------
+
+
+def plugin_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--plugin", "plugins", multiple=True, metavar="FILE.py", help="A file that registers variants; may be repeated."
+    )(command)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, for machines.")
+
+
+@main.command("list")
+@plugin_option
+@json_option
+def list_command(plugins: tuple[str, ...], as_json: bool) -> None:
+    """All variants: family, kind, what they support, what they cost."""
+    from .cards import card, load
+
+    names, failures = load(plugins)
+    for where, why in failures.items():
+        click.echo(f"warning: {where} could not be loaded: {why}", err=True)
+    cards = [card(name) for name in names]
+    if as_json:
+        _echo_json({"variants": cards, "failures": failures})
+        return
+    _table(
+        ("variant", "family", "kind", "supports", "complexity", "paper"),
+        [
+            (c["name"], c["family"], c["kind"], ", ".join(c["supports"]["modes"]), c["complexity"]["text"], c["paper"])
+            for c in cards
+        ],
+    )
+
+
+@main.command()
+@click.argument("name")
+@plugin_option
+@json_option
+def show(name: str, plugins: tuple[str, ...], as_json: bool) -> None:
+    """The card of one variant: paper, formula, complexity, parameters, what it supports and reduces to."""
+    from .cards import card, load, lines
+
+    load(plugins)
+    found = card(name)
+    if as_json:
+        _echo_json(found)
+    else:
+        click.echo("\n".join(lines(found)))
+
+
+# -- run --------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("config", required=False, metavar="[CONFIG.toml]")
+@click.option("--preset", metavar="NAME", help="quick (default), standard or long.")
+@click.option("--variants", metavar="A,B(x=1)", help="Names with parameters, or all.")
+@click.option("--seq-lens", metavar="N,…", help="Sequence lengths.")
+@click.option("--modes", metavar="M,…", help="forward, train.")
+@click.option("--causal/--no-causal", default=None, help="Only causal, or only non-causal, attention.")
+@click.option("--dtypes", metavar="T,…", help="float32, bfloat16, float16, float64.")
+@click.option("--devices", metavar="D,…", help="cpu, cuda.")
+@click.option("--threads", metavar="N,…", help="CPU threads.")
+@click.option("--inputs", metavar="I,…", help="gaussian, captured, captured:FILE.safetensors.")
+@click.option("--batch", metavar="N", help="Batch size.")
+@click.option("--heads", metavar="N", help="Query heads.")
+@click.option("--kv-heads", metavar="N", help="Key/value heads; they divide the query heads.")
+@click.option("--head-dim", metavar="N", help="Head dimension.")
+@click.option("--seed", metavar="N", help="Seed of inputs.")
+@click.option("--time-budget", metavar="TIME", help="For the whole run, e.g. 120s or 5m: the rest is skipped.")
+@click.option("--case-time", metavar="TIME", help="For the samples of one case.")
+@click.option("--timeout", metavar="TIME", help="For any one step of a case; beyond, it is killed and recorded so.")
+@plugin_option
+@click.option("--out", metavar="DIR", help="Folder of the results; runs/<date and time> by default.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out that was stopped or killed.")
+@click.option("--report", "with_report", is_flag=True, help="Write the report too, and print its answer.")
+@json_option
+def run(config: str | None, preset: str | None, out: str | None, resume: bool, with_report: bool, as_json: bool, **options: Any) -> None:
+    """Measure a sweep: the preset quick, a preset or a CONFIG.toml, with options over either."""
+    from .config import DEFAULT_PRESET, build
+    from .progress import Quiet, Terminal
+    from .sweep import Interrupted, execute
+    from .sweep import resume as go_on
+
+    watching: Watching = Terminal() if sys.stderr.isatty() else Quiet()
+    asked = {key: value for key, value in options.items() if value not in (None, ())}
+    try:
+        if resume:
+            if out is None:
+                raise click.UsageError("--resume needs --out, the folder of the run to go on with")
+            if config or preset or asked:
+                raise click.UsageError("--resume takes the configuration of the run itself; leave out all but --out")
+            done, named = go_on(out, watching=watching), set()
+        else:
+            if config is None and preset is None and not GRID_OPTIONS & asked.keys():
+                preset = DEFAULT_PRESET
+            built = build(config, preset, _typed(asked))
+            named = built.named
+            done = execute(built, out, command=_command(), watching=watching)
+    except Interrupted as interrupted:
+        click.echo(str(interrupted), err=True)
+        sys.exit(INTERRUPTED)
+    _conclude(done, named, with_report, as_json)
+
+
+GRID_OPTIONS = frozenset(
+    ("variants", "seq_lens", "modes", "causal", "dtypes", "devices", "threads", "inputs", "batch", "heads", "head_dim")
+)
+"""Options that describe a sweep: with any of them, and neither file nor preset, they are the whole of it."""
+
+NUMBERS = frozenset(("seq_lens", "threads", "batch", "heads", "kv_heads", "head_dim", "seed"))
+
+
+def _typed(options: dict[str, Any]) -> dict[str, Any]:
+    """Text of the command line as the values that a file would hold."""
+    typed = {}
+    for key, value in options.items():
+        if key == "plugins":
+            typed[key] = list(value)
+        elif key in NUMBERS:
+            parts = [_number(key, part) for part in value.split(",")]
+            typed[key] = parts if key in ("seq_lens", "threads") else _one(key, parts)
+        else:
+            typed[key] = value
+    return typed
+
+
+def _number(key: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a whole number", param_hint=f"--{key.replace('_', '-')}") from None
+
+
+def _one(key: str, parts: list[int]) -> int:
+    if len(parts) != 1:
+        raise click.BadParameter("takes one number", param_hint=f"--{key.replace('_', '-')}")
+    return parts[0]
+
+
+def _command() -> str:
+    import shlex
+
+    return shlex.join(["attnbench", *sys.argv[1:]])
+
+
+def _conclude(done: Done, named: set[str], with_report: bool, as_json: bool) -> None:
+    """What a person or a machine is told at the end; exits with 1 where a variant asked for by name is incorrect."""
+    from collections import Counter
+
+    counts = Counter(record.status for record in done.records)
+    wrong = [record for record in done.records if record.status == "incorrect"]
+    told: dict[str, Any] = {"folder": str(done.folder), "records": len(done.records), "statuses": dict(counts)}
+    if not as_json:
+        for note in done.notes:
+            click.echo(f"warning: {note}", err=True)
+        for record in wrong:
+            click.echo(f"incorrect: {record.variant} at length {record.n_k}, {record.mode}: {record.reasons[0]}", err=True)
+        told_counts = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+        click.echo(f"{len(done.records)} cases: {told_counts}. Results: {done.folder}")
+    if with_report:
+        from ..reports.report import write
+
+        report = write([done.folder])
+        told |= {"report": str(report.html), "sentences": report.sentences}
+        if not as_json:
+            _echo_report(report)
+    if as_json:
+        _echo_json(told)
+    if any(record.variant in named for record in wrong):
+        sys.exit(INCORRECT)
+
+
+# -- report -----------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN…")
+@click.option("--out", metavar="DIR", help="Folder of the report; RUN/report by default.")
+@click.option("--csv", "csv_file", metavar="FILE", help="Write all records as CSV too.")
+@click.option("--parquet", "parquet_file", metavar="FILE", help="Write all records as Parquet too.")
+@json_option
+def report(runs: tuple[str, ...], out: str | None, csv_file: str | None, parquet_file: str | None, as_json: bool) -> None:
+    """Compare the records of runs: report.html (one file, opens offline), report.md, figures. Needs no torch."""
+    from ..reports import export
+    from ..reports.report import write
+
+    written = write(runs, Path(out) if out else None)
+    if csv_file or parquet_file:
+        from ..results.store import load
+
+        frame = load(*runs)
+        if csv_file:
+            export.to_csv(frame, Path(csv_file))
+        if parquet_file:
+            export.to_parquet(frame, Path(parquet_file))
+    if as_json:
+        _echo_json({"report": str(written.html), "markdown": str(written.markdown), "sentences": written.sentences})
+        return
+    for warning in written.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    _echo_report(written)
+
+
+# -- capture ----------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--model", metavar="PATH", help="Folder of a transformers model; the packaged MiniLM by default.")
+@click.option("--text", metavar="FILE", help="Text in UTF-8; CPython's own language topics by default.")
+@click.option("--out", required=True, metavar="FILE.safetensors", help="Where q, k and v go.")
+@click.option("--layers", metavar="I,…", help="Attention layers, counted from 0; all by default.")
+@click.option("--seq-len", metavar="N", help="Tokens a window; 512, or what the model reaches, by default.")
+@click.option("--windows", metavar="N", default="1", show_default=True, help="Consecutive pieces of the text.")
+@json_option
+def capture(
+    model: str | None, text: str | None, out: str, layers: str | None, seq_len: str | None, windows: str, as_json: bool
+) -> None:
+    """Capture q, k and v of a real transformer over real text, for --inputs captured:FILE."""
+    from . import capture as capturing
+
+    chosen = [_number("layers", part) for part in layers.split(",")] if layers is not None else None
+    length = _number("seq_len", seq_len) if seq_len is not None else None
+    count = _number("windows", windows)
+    if model is None:
+        model = str(capturing.default_model())
+    info = capturing.capture(model, text, out, layers=chosen, seq_len=length, windows=count)
+    if as_json:
+        from dataclasses import asdict
+
+        _echo_json({key: value for key, value in asdict(info).items() if key != "tokens"})
+        return
+    click.echo(
+        f"{out}: {len(info.layers)} layers × {info.windows} windows × {info.heads} heads × {info.seq_len} tokens × "
+        f"{info.head_dim}, of {info.model} over {info.text}. Use it with: attnbench run --inputs captured:{out}"
+    )
+
+
+# -- output -----------------------------------------------------------------------------------------------------
+
+
+def _echo_report(report: Any) -> None:
+    for sentence in report.sentences:
+        click.echo(sentence)
+    click.echo(f"Report: {report.html}")
+
+
+def _echo_json(value: Any) -> None:
+    import json
+
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """A table that fits a terminal; tab-separated and uncut elsewhere, for cut and grep."""
+    if not sys.stdout.isatty():
+        for row in (header, *rows):
+            click.echo("\t".join(row))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table, markup=False)
+
+
+if __name__ == "__main__":
+    main()

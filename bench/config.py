@@ -1,0 +1,191 @@
+"""What to measure: from a TOML file, a preset, options of the command line, or all of them.
+
+A configuration holds settings of the whole run and a list of sweeps. Each sweep is a grid: the cross product of its lists.
+In a file, keys at the top level are what its `[[sweep]]` tables start from; options override both.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ..variants.errors import suggest
+from ..variants.registry import split_specs
+from .case import DEVICES, DTYPES, MODES
+from .environment import cores
+from .errors import ConfigError
+from .inputs import check_name
+
+PRESETS = ("quick", "standard", "long")
+DEFAULT_PRESET = "quick"
+
+Size = Annotated[int, Field(ge=1, strict=True)]
+
+
+def parse_seconds(value: object) -> object:
+    """90, "90", "90s", "2m", "1.5h" -> seconds."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|)\s*", value)
+    if not match:
+        raise ValueError(f"{value!r} is not a time; write it as 90s, 2m or 1.5h")
+    return float(match[1]) * {"s": 1, "": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _listed(value: object) -> object:
+    """A single value stands for a list of one; text is split at its commas."""
+    if isinstance(value, str):
+        return split_specs(value)
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0)]
+Names = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+Sizes = Annotated[list[Size], BeforeValidator(_listed), Field(min_length=1)]
+Flags = Annotated[list[Annotated[bool, Field(strict=True)]], BeforeValidator(_listed), Field(min_length=1)]
+
+
+class Sweep(BaseModel):
+    """One grid of cases."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    variants: Names = ["all"]
+    seq_lens: Sizes = [1024]
+    modes: Names = ["forward"]
+    causal: Flags = [True]
+    dtypes: Names = ["float32"]
+    devices: Names = ["cpu"]
+    threads: Sizes = Field(default_factory=lambda: [cores()])
+    inputs: Names = ["gaussian"]
+    batch: Size = 1
+    heads: Size = 4
+    kv_heads: Size | None = None
+    """Key/value heads; as many as query heads where it is not given."""
+    head_dim: Size = 64
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+
+    @field_validator("modes", "dtypes", "devices")
+    @classmethod
+    def _known(cls, values: list[str], info: Any) -> list[str]:
+        known = {"modes": MODES, "dtypes": DTYPES, "devices": DEVICES}[info.field_name]
+        for value in values:
+            name = value.split(":")[0] if info.field_name == "devices" else value
+            if name not in known:
+                raise ValueError(f"unknown {info.field_name.removesuffix('s')} {value!r}; {suggest(value, known)}")
+        return values
+
+    @field_validator("inputs")
+    @classmethod
+    def _inputs(cls, values: list[str]) -> list[str]:
+        for value in values:
+            check_name(value)
+        return values
+
+    @model_validator(mode="after")
+    def _divides(self) -> Sweep:
+        if self.kv_heads is not None and self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads must divide heads, but {self.kv_heads} does not divide {self.heads}")
+        return self
+
+
+class Config(BaseModel):
+    """A whole run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sweep: list[Sweep] = Field(default_factory=lambda: [Sweep()], min_length=1)
+    time_budget: Seconds | None = None
+    """Seconds for the whole run: what is not begun by then is skipped, with that reason."""
+    case_time: Seconds = 1.0
+    """Seconds of samples for each case, where `precision` is not reached sooner."""
+    precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Half width of the median's interval, as a share of it, at which a case has enough samples."""
+    min_rounds: Size = 5
+    max_rounds: Size = 100
+    timeout: Seconds = 300.0
+    """Seconds for any one step of a case; a case that takes longer is killed and recorded as `timeout`."""
+    plugins: Annotated[list[str], BeforeValidator(_listed)] = []
+
+    @property
+    def named(self) -> set[str]:
+        """Variants that were asked for by name."""
+        return {spec.split("(")[0].strip() for sweep in self.sweep for spec in sweep.variants} - {"all"}
+
+
+RUN_KEYS = frozenset(Config.model_fields) - {"sweep"}
+SWEEP_KEYS = frozenset(Sweep.model_fields)
+
+
+def build(source: str | Path | None = None, preset: str | None = None, options: Mapping[str, Any] | None = None) -> Config:
+    """A configuration from a TOML file or a preset, with options on top. Raises ConfigError."""
+    if source is not None and preset is not None:
+        raise ConfigError("give a configuration file or --preset, not both")
+    options = {key: value for key, value in (options or {}).items() if value is not None}
+    if source is not None:
+        where, document = str(source), _parse(_read(source), str(source))
+    elif preset is not None:
+        if preset not in PRESETS:
+            raise ConfigError(f"unknown preset {preset!r}; {suggest(preset, PRESETS)}")
+        where = f"preset {preset}"
+        text = importlib.resources.files(f"{__package__}.presets").joinpath(f"{preset}.toml").read_text("utf-8")
+        document = _parse(text, where)
+    else:
+        where, document = "the options", {}
+    return from_dict(document, options, where)
+
+
+def from_dict(document: Mapping[str, Any], options: Mapping[str, Any], where: str) -> Config:
+    """A configuration from plain data: the top level is what each sweep starts from; options override all."""
+    tables = document.get("sweep", [{}])
+    if not isinstance(tables, Sequence) or not all(isinstance(table, Mapping) for table in tables):
+        raise ConfigError(f"{where}: write each sweep as a table [[sweep]]")
+    _check_keys(document, RUN_KEYS | SWEEP_KEYS | {"sweep"}, where)
+    for table in tables:
+        _check_keys(table, SWEEP_KEYS, f"{where}, [[sweep]]")
+    _check_keys(options, RUN_KEYS | SWEEP_KEYS, "the options")
+    shared = {key: value for key, value in document.items() if key in SWEEP_KEYS}
+    asked = {key: value for key, value in options.items() if key in SWEEP_KEYS}
+    run = {key: value for source in (document, options) for key, value in source.items() if key in RUN_KEYS}
+    try:
+        return Config.model_validate({**run, "sweep": [{**shared, **table, **asked} for table in tables]})
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_sentence(error)}") from None
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration file {path}; name one, or use --preset {'|'.join(PRESETS)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where} is not TOML: {error}") from None
+
+
+def _check_keys(given: Mapping[str, Any], known: frozenset[str], where: str) -> None:
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}; {suggest(key, known)}")
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first thing that is wrong, with the key that it is about and the value that was given."""
+    detail = error.errors(include_url=False)[0]
+    keys = [str(part) for part in detail["loc"] if isinstance(part, str) and part not in ("sweep", "function-before")]
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "value_error":
+        return message
+    return f"{keys[0] if keys else 'value'} = {detail['input']!r}: {message[0].lower()}{message[1:]}"

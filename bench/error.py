@@ -1,0 +1,161 @@
+"""Instrument: the implementation's error against its own definition, with the very inputs, dtype and mode of the case.
+
+The definition costs O(N²), so at long lengths it is evaluated for a sample of query rows. That loses nothing but rows: the
+compared outputs are exact, and so are the gradients, since the upstream gradient given to both sides is zero outside the
+sampled rows.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..variants.api import Variant
+
+CHECK_ENTRIES = 1 << 22
+"""Most entries of the definition's weight matrix (over B, H, rows, Nk) that a check evaluates."""
+
+EDGE_ROWS = 16
+"""Rows at each end of the sequence that are always among the checked: edges are where masks and chunks go wrong."""
+
+FLOOR_EPS = 4
+"""The floor of what is allowed, in rounding steps of the dtype at the size of the largest value."""
+
+FLOAT64_FLOOR = 1e-10
+"""For float64 there is no finer definition to take the measure from; this share of the largest value is allowed."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far the fast form is from the definition, at its worst tensor."""
+
+    error: float
+    """Largest absolute difference over the definition's largest absolute value."""
+    allowed: float
+    """Twice the same figure of the definition evaluated in the case's dtype, plus the floor."""
+    of: str
+    rows: int
+    first_call_s: float
+    """Time of the fast form's very first call, which is where a variant that compiles does so."""
+    problem: str | None = None
+    """What is wrong in words, where it is no matter of size: NaN, a wrong shape, inputs written to."""
+
+    @property
+    def correct(self) -> bool:
+        return self.problem is None and self.error <= self.allowed
+
+
+def sample_rows(n_q: int, n_k: int, heads: int, *, seed: int, entries: int = CHECK_ENTRIES) -> Tensor:
+    """Query positions to check, ascending: all of them where that is affordable, else both ends and a random rest."""
+    affordable = max(2 * EDGE_ROWS, entries // (heads * n_k))
+    if n_q <= affordable:
+        return torch.arange(n_q)
+    edges = torch.cat([torch.arange(EDGE_ROWS), torch.arange(n_q - EDGE_ROWS, n_q)])
+    inner = torch.randperm(n_q - 2 * EDGE_ROWS, generator=torch.Generator().manual_seed(seed)) + EDGE_ROWS
+    return torch.cat([edges, inner[: affordable - 2 * EDGE_ROWS]]).sort().values
+
+
+def allowance(baseline_error: float, dtype: torch.dtype, largest: float) -> float:
+    """Twice the error that the definition itself makes in this dtype, plus a floor of a few rounding steps."""
+    floor = FLOAT64_FLOOR if dtype == torch.float64 else FLOOR_EPS * torch.finfo(dtype).eps
+    return 2 * baseline_error + floor * largest
+
+
+def compare(got: Tensor, wanted: Tensor, baseline: Tensor, *, dtype: torch.dtype) -> tuple[float, float]:
+    """(error, allowed) of one tensor, both over the largest value wanted."""
+    largest = wanted.abs().max().item()
+    unit = largest or 1.0
+    error = (got.double() - wanted).abs().max().item()
+    own = (baseline.double() - wanted).abs().max().item()
+    return error / unit, allowance(own, dtype, largest) / unit
+
+
+def check(
+    attn: Variant,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool,
+    train: bool,
+    rows: Tensor,
+    seed: int,
+    extras: Mapping[str, Tensor] | None = None,
+) -> tuple[Check, Tensor]:
+    """Holds the fast form to the definition; returns the verdict and the fast form's output in the checked rows.
+
+    With `train`, the gradients of q, k, v and every extra are held to the definition's too.
+    """
+    extras = dict(extras or {})
+    inputs = {"q": q, "k": k, "v": v, **extras}
+    before = {name: tensor.clone() for name, tensor in inputs.items()}
+    rows = rows.to(q.device)
+    first_call_s = [0.0]
+
+    def attend(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+        """Output in the checked rows, and gradients: of the fast form (dtype None), or the definition in a dtype."""
+        leaves = {n: (t if dtype is None else t.to(dtype)).detach().requires_grad_(train) for n, t in tensors.items()}
+        with torch.set_grad_enabled(train):
+            if dtype is None:
+                start = time.perf_counter()
+                out = attn(**leaves, causal=causal)
+                first_call_s[:] = [time.perf_counter() - start]
+                if out.shape != (*q.shape[:3], v.shape[3]) or out.dtype != q.dtype:
+                    raise ShapeProblem(
+                        f"gave {tuple(out.shape)} {out.dtype} where {(*q.shape[:3], v.shape[3])} {q.dtype} is due"
+                    )
+                if not torch.isfinite(out).all():
+                    raise ShapeProblem("gave values that are not finite")
+                out = out[:, :, rows]
+            else:
+                out = attn.definition(**leaves, causal=causal, rows=rows, dtype=dtype)
+        found = {"out": out.detach()}
+        if train:
+            upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed)).to(out)
+            gradients = torch.autograd.grad(out, list(leaves.values()), upstream, allow_unused=True)
+            for name, leaf, gradient in zip(leaves, leaves.values(), gradients, strict=True):
+                found[f"d{name}"] = torch.zeros_like(leaf) if gradient is None else gradient
+        return found
+
+    wanted = attend(before, torch.float64)
+    baseline = attend(before, q.dtype)
+    nan = float("nan")
+    try:
+        got = attend(inputs, None)
+    except ShapeProblem as problem:
+        return Check(nan, nan, "out", len(rows), first_call_s[0], str(problem)), torch.empty(0)
+    written = [name for name, tensor in inputs.items() if not torch.equal(tensor, before[name])]
+    if written:
+        return Check(nan, nan, written[0], len(rows), first_call_s[0], f"writes into its input {written[0]}"), got["out"]
+    verdicts = {name: compare(got[name], wanted[name], baseline[name], dtype=q.dtype) for name in wanted}
+    worst = max(verdicts, key=lambda name: _excess(*verdicts[name]))
+    error, allowed = verdicts[worst]
+    if error != error:
+        problem = f"gave values of {worst} that are not finite"
+        return Check(error, allowed, worst, len(rows), first_call_s[0], problem), got["out"]
+    return Check(error, allowed, worst, len(rows), first_call_s[0]), got["out"]
+
+
+class ShapeProblem(Exception):
+    """The fast form's output is not of the kind that is due."""
+
+
+def _excess(error: float, allowed: float) -> float:
+    return float("inf") if error != error else error / allowed if allowed else error
+
+
+def as_fields(check: Check) -> dict[str, Any]:
+    """The record's fields. A figure that is not finite is null there; `problem` says what happened."""
+    return {
+        "error": check.error if math.isfinite(check.error) else None,
+        "error_allowed": check.allowed if math.isfinite(check.allowed) else None,
+        "error_of": check.of,
+        "checked_rows": check.rows,
+    }

@@ -1,0 +1,67 @@
+"""Instrument: memory of one call, above what was there before it.
+
+Two figures on a CPU: the allocator's peak, from the profiler's memory events and exact to the byte; and the growth of the
+resident high-water mark, which also sees scratch memory that kernels take past the allocator. On CUDA: the caching
+allocator's peak.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def allocator_peak(call: Callable[[], object], device: str) -> int:
+    """Most bytes that torch's allocator held at once during `call`, its result included, its inputs not."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    # torch.profiler.profile spends a second on imports; the profiler beneath it records the same events
+    with torch.autograd.profiler.profile(use_device=None, profile_memory=True, use_kineto=True) as profiler:
+        result = call()
+    del result
+    assert profiler.kineto_results is not None
+    events = [(e.start_ns(), e.nbytes()) for e in profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for _, change in sorted(events, key=lambda event: event[0]):  # stable: equal stamps stay in order
+        held += change
+        peak = max(peak, held)
+    return peak
+
+
+def resident_peak(call: Callable[[], object]) -> int | None:
+    """Growth of the resident high-water mark during `call`; None where the system has no such counter."""
+    gc.collect()
+    trim_heap()  # freed pages that malloc keeps would be used again and not be seen to grow
+    try:
+        CLEAR_REFS.write_text("5")  # resets VmHWM to the present resident size
+        before = _high_water()
+        call()
+        return max(0, _high_water() - before)
+    except (OSError, LookupError):
+        return None
+
+
+def trim_heap() -> None:
+    """Gives freed heap pages back to the system, where the C library can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _high_water() -> int:
+    for line in STATUS.read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError("no VmHWM")

@@ -1,0 +1,181 @@
+"""From a configuration to the list of its cases, each with what is known before it is measured.
+
+Everything that needs torch (which variants exist, what they refuse, capturing real input) is asked of an isolated process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import inputs
+from .captured import CaptureInfo, read_info, reason_against
+from .case import Case
+from .config import Config, Sweep
+from .errors import BenchError
+from .process import Died, OutOfMemory, Raised, TookTooLong, isolated
+
+CAPTURE_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """What stands behind captured input: a file, or the reason why there is none."""
+
+    path: str | None
+    info: CaptureInfo | None
+    why_not: str | None = None
+    ours: bool = False
+    """It was captured for this run, not named by the user."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A case, why it cannot be measured ([] where it can), and what its record says of the variant."""
+
+    case: Case
+    reasons: list[str]
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cases of a run, each once."""
+
+    cases: list[Planned]
+    sources: dict[str, Source] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def capture_path(self, case: Case) -> str | None:
+        source = self.sources.get(case.inputs)
+        return source.path if source else None
+
+
+def ask(function: Any, *args: Any, timeout_s: float | None = None) -> Any:
+    """Runs a function in a process of its own; a wrong request, a crash or a time-out becomes a BenchError."""
+    try:
+        return isolated(function, *args, timeout_s=timeout_s)
+    except Raised as error:
+        if error.refusal:
+            raise BenchError(str(error)) from None
+        raise BenchError(f"{error}; this is a defect of attnbench or of a plugin:\n{error.trace}") from None
+    except Died as error:
+        raise BenchError(f"a helper process was {error.why}") from None
+    except OutOfMemory as error:
+        raise BenchError(f"memory ran out before anything was measured: {error}") from None
+    except TookTooLong:
+        raise BenchError(f"{function.__name__} took longer than {timeout_s:g} s") from None
+
+
+def make_plan(config: Config, capture_folder: Path) -> Plan:
+    """Resolves variants and inputs and lays out the cases. Raises BenchError for what does not exist."""
+    from . import worker
+
+    plugins = [str(Path(plugin).resolve()) for plugin in config.plugins]
+    specs = list(dict.fromkeys(spec for sweep in config.sweep for spec in sweep.variants))
+    resolved, failures = ask(worker.resolve, specs, plugins)
+    notes = [f"{where} could not be loaded: {why}" for where, why in failures.items()]
+
+    sources = {
+        name: open_source(name, config, capture_folder)
+        for name in dict.fromkeys(name for sweep in config.sweep for name in sweep.inputs)
+        if inputs.is_captured(name)
+    }
+    found_cases: dict[str, tuple[Case, list[str]]] = {}
+    for sweep in config.sweep:
+        for case, reasons in expand(sweep, resolved, sources):
+            found_cases.setdefault(case.case_id, (case, reasons))
+    laid_out = list(found_cases.values())
+    described = ask(worker.describe, [case for case, _ in laid_out], plugins)
+    cases = [
+        Planned(case, [*reasons, *about["reasons"]], about["fields"])
+        for (case, reasons), about in zip(laid_out, described, strict=True)
+    ]
+    return Plan(cases, sources, notes)
+
+
+def expand(
+    sweep: Sweep, resolved: dict[str, list[tuple[str, dict[str, Any]]]], sources: dict[str, Source]
+) -> Iterator[tuple[Case, list[str]]]:
+    """The cross product of a sweep's lists; each case with the reasons that its input gives against it."""
+    variants = [variant for spec in sweep.variants for variant in resolved[spec]]
+    for name in sweep.inputs:
+        for length in sweep.seq_lens:
+            shape, reasons = shape_of(sweep, name, length, sources)
+            for device in sweep.devices:
+                for dtype in sweep.dtypes:
+                    for threads in sweep.threads:
+                        for causal in sweep.causal:
+                            for mode in sweep.modes:
+                                for variant, params in variants:
+                                    yield (
+                                        Case(
+                                            variant=variant,
+                                            params=params,
+                                            mode=mode,
+                                            causal=causal,
+                                            n_q=length,
+                                            n_k=length,
+                                            dtype=dtype,
+                                            device=device,
+                                            threads=threads,
+                                            inputs=name,
+                                            seed=sweep.seed,
+                                            **shape,
+                                        ),
+                                        reasons,
+                                    )
+
+
+def shape_of(sweep: Sweep, name: str, length: int, sources: dict[str, Source]) -> tuple[dict[str, int], list[str]]:
+    """Batch, heads and head dimension: the sweep's for drawn input, the model's for captured input."""
+    shape = {
+        "batch": sweep.batch,
+        "heads": sweep.heads,
+        "kv_heads": sweep.kv_heads or sweep.heads,
+        "head_dim": sweep.head_dim,
+    }
+    source = sources.get(name)
+    if source is None:
+        return shape, []
+    if source.info is None:
+        return shape, [source.why_not or "captured input is not to be had"]
+    info = source.info
+    shape = {
+        "batch": len(info.layers) * min(sweep.batch, info.windows),
+        "heads": info.heads,
+        "kv_heads": info.kv_heads,
+        "head_dim": info.head_dim,
+    }
+    why_not = reason_against(info, info.model, length, sweep.batch)
+    return shape, [why_not] if why_not else []
+
+
+def open_source(name: str, config: Config, folder: Path) -> Source:
+    """The file behind a captured input. The packaged model is captured now, into the run's folder.
+
+    A named file that cannot be used raises InputsError. The packaged model may be missing (it comes with an extra):
+    then its cases become records with that reason, and the rest of the sweep runs.
+    """
+    _, _, path = name.partition(":")
+    if path:
+        return Source(path, read_info(Path(path)))
+    windows = max(sweep.batch for sweep in config.sweep if name in sweep.inputs)
+    target = folder / "captured.safetensors"
+    if not target.exists():
+        try:
+            ask(capture_default, str(target), windows, timeout_s=CAPTURE_TIMEOUT_S)
+        except BenchError as error:
+            return Source(None, None, str(error))
+    return Source(str(target), read_info(target), ours=True)
+
+
+def capture_default(state: dict[str, Any], target: str, windows: int) -> None:
+    """Carried out in a process of its own: transformers is slow to load, and is not needed again."""
+    from .capture import capture_default as capture
+
+    capture(Path(target), windows=windows)
+
+

@@ -1,0 +1,73 @@
+"""The machine's measured ceilings, and how near a case comes to them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..results.run import Ceilings
+from .case import Case
+
+if TYPE_CHECKING:
+    import torch
+
+MATMUL_SIZES = (1024, 2048)
+COPY_BYTES = 256 << 20
+"""Larger than the caches: a copy has to go through main memory."""
+MEASURE_S = 0.3
+"""How long each ceiling is tried for. The best try counts: a ceiling is what the machine can do at all."""
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def measure(state: dict[str, Any], device: str, dtype: str, threads: int) -> Ceilings:
+    """Matrix-product rate of a dtype, and copy bandwidth (bytes read plus bytes written). Runs in a process of its own."""
+    import torch
+
+    if device == "cpu":
+        torch.set_num_threads(threads)
+    rate = 0.0
+    for size in MATMUL_SIZES:
+        a = torch.randn(size, size).to(device, getattr(torch, dtype))
+        rate = max(rate, 2 * size**3 / _best(_product(a), device))
+    source = torch.ones(COPY_BYTES // 4, device=device)
+    target = torch.empty_like(source)
+    bandwidth = 2 * COPY_BYTES / _best(lambda: target.copy_(source), device)
+    return Ceilings(device=device, dtype=dtype, threads=threads, matmul_flops_per_s=rate, copy_bytes_per_s=bandwidth)
+
+
+def share(case: Case, flops_needed: int, time_s: float, ceilings: Ceilings) -> float:
+    """The least time that the ceilings allow for what the case needs, over the time it took.
+
+    What it needs: the definition's operations, and one pass over inputs and outputs (over their gradients too, when
+    training). 1 is a perfect roofline; a variant that does more work than its definition needs falls below.
+    """
+    numbers = case.batch * case.head_dim * (2 * case.heads * case.n_q + 2 * case.kv_heads * case.n_k)
+    passes = 2 if case.mode == "train" else 1
+    needed_bytes = passes * numbers * BYTES[case.dtype]
+    return max(flops_needed / ceilings.matmul_flops_per_s, needed_bytes / ceilings.copy_bytes_per_s) / time_s
+
+
+def _product(a: torch.Tensor) -> Callable[[], object]:
+    import torch
+
+    out = torch.empty_like(a)
+    return lambda: torch.mm(a, a, out=out)
+
+
+def _best(call: Callable[[], object], device: str) -> float:
+    import torch
+
+    def once() -> float:
+        start = time.perf_counter()
+        call()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    once()
+    end = time.perf_counter() + MEASURE_S
+    best = once()
+    while time.perf_counter() < end:
+        best = min(best, once())
+    return best

@@ -1,0 +1,182 @@
+"""A run from start to end: plan, claim the folder, measure the ceilings, measure the cases, sign it off."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..results.record import Record
+from ..results.run import Ceilings, Run
+from ..results.store import ResultsWarning, RunFolder
+from . import environment, roofline
+from .case import Case
+from .config import Config, build, from_dict
+from .errors import ConfigError
+from .plan import Plan, Source, ask, make_plan
+from .progress import Quiet, Watching
+from .scheduler import Scheduler
+
+INPUTS = "inputs"
+"""Folder of a run that keeps the input captured for it."""
+CEILING_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run came to."""
+
+    folder: Path
+    records: list[Record]
+    notes: list[str]
+
+
+class Interrupted(Exception):
+    """Ctrl-C: what was done is kept."""
+
+    def __init__(self, folder: Path, done: int, cases: int) -> None:
+        super().__init__(
+            f"stopped: {done} of {cases} cases are kept in {folder}; go on with: attnbench run --resume --out {folder}"
+        )
+
+
+def run(
+    config: Config | Mapping[str, Any] | str | Path | None = None,
+    *,
+    preset: str | None = None,
+    out: str | Path | None = None,
+    **options: Any,
+) -> Path:
+    """Runs a sweep and returns the folder of its results, for `attnbench.load`.
+
+    `config` is the path of a TOML file, or the same as a mapping; `preset` one of quick, standard, long; `options`
+    override both and are named as in the file (seq_lens=[1024], variants=["sdpa"], …). Raises ValueError with one
+    sentence for a request that makes no sense.
+    """
+    if isinstance(config, Config):
+        if options:
+            raise ConfigError("options cannot override a finished Config; build it with them")
+    elif isinstance(config, Mapping):
+        config = from_dict(config, options, "the configuration")
+    else:
+        config = build(config, preset, options)
+    return execute(config, out, command="attnbench.run(…)", watching=Quiet()).folder
+
+
+def execute(config: Config, out: str | Path | None, *, command: str, watching: Watching) -> Done:
+    """Carries out a configuration in a new folder. Raises ValueError for a wrong request, Interrupted at Ctrl-C."""
+    config = config.model_copy(update={"plugins": [str(Path(plugin).resolve()) for plugin in config.plugins]})
+    path = Path(out) if out is not None else Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    RunFolder(path).refuse_used()
+    with tempfile.TemporaryDirectory(prefix="attnbench-") as scratch, watching.planning():
+        # captured into a scratch folder first: a request that fails must leave nothing behind
+        plan = make_plan(config, Path(scratch))
+        machine = environment.machine()
+        run = Run(
+            attnbench_version=__version__,
+            command=command,
+            config=config.model_dump(mode="json"),
+            git_commit=environment.git_commit(),
+            started_at=_now(),
+            cases=len(plan.cases),
+            machine=machine,
+            notes=plan.notes,
+        )
+        folder = RunFolder.create(path, run)
+        plan = replace(plan, sources={name: _settle(source, path) for name, source in plan.sources.items()})
+        run = run.model_copy(update={"inputs": {name: _origin(source) for name, source in plan.sources.items()}})
+        folder.write_run(run)
+    return _measure(config, plan, folder, run, [], watching)
+
+
+def resume(out: str | Path, *, watching: Watching) -> Done:
+    """Goes on with a run that was stopped or killed: measures the cases that have no record yet."""
+    folder, run = RunFolder.reopen(out)
+    config = Config.model_validate(run.config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResultsWarning)  # a torn line is a case without a record: it is measured again
+        records = list(folder.records())
+    with watching.planning():
+        plan = make_plan(config, Path(out) / INPUTS)
+    notes = list(run.notes)
+    machine = environment.machine()
+    if machine.fingerprint != run.machine.fingerprint:
+        notes.append(f"resumed on another machine or with other versions: {machine.cpu}, {machine.libraries}")
+        run = run.model_copy(update={"ceilings": [], "machine": machine})
+    run = run.model_copy(update={"notes": notes, "finished_at": None})
+    return _measure(config, plan, folder, run, records, watching)
+
+
+def _measure(
+    config: Config, plan: Plan, folder: RunFolder, run: Run, records: list[Record], watching: Watching
+) -> Done:
+    """Ceilings, then every case without a record; run.json is signed off at the end."""
+    records = list(records)
+
+    def save(new: list[Record]) -> None:
+        folder.append(new)
+        records.extend(new)
+
+    with watching.measuring(plan, len(records)) as watcher:
+        try:
+            table = _ceilings(plan, run.ceilings, watcher.step)
+            run = run.model_copy(update={"ceilings": list(table.values())})
+            folder.write_run(run)
+            Scheduler(
+                config,
+                plan,
+                machine=run.machine.fingerprint,
+                ceilings=lambda case: table[_setting(case)],
+                save=save,
+                watcher=watcher,
+                finished={record.case_id for record in records},
+            ).run()
+        except KeyboardInterrupt:
+            raise Interrupted(folder.path, len(records), len(plan.cases)) from None
+    folder.write_run(run.model_copy(update={"finished_at": _now()}))
+    return Done(folder.path, records, run.notes)
+
+
+def _ceilings(
+    plan: Plan, known: list[Ceilings], step: Callable[[str], None]
+) -> dict[tuple[str, str, int], Ceilings]:
+    """The ceilings of every device, dtype and thread count that the plan measures."""
+    table = {(c.device, c.dtype, c.threads): c for c in known}
+    for setting in dict.fromkeys(_setting(planned.case) for planned in plan.cases if not planned.reasons):
+        if setting not in table:
+            step("measuring the machine's ceilings: {}, {}, {} threads".format(*setting))
+            table[setting] = ask(roofline.measure, *setting, timeout_s=CEILING_TIMEOUT_S)
+    return table
+
+
+def _setting(case: Case) -> tuple[str, str, int]:
+    return case.device, case.dtype, case.threads
+
+
+def _settle(source: Source, path: Path) -> Source:
+    """Moves what was captured for this run into its folder."""
+    if source.path is None or not source.ours:
+        return source
+    home = path / INPUTS
+    home.mkdir(exist_ok=True)
+    target = home / Path(source.path).name
+    shutil.move(source.path, target)
+    return replace(source, path=str(target))
+
+
+def _origin(source: Source) -> dict[str, Any]:
+    """What run.json says of an input."""
+    if source.info is None:
+        return {"why_not": source.why_not}
+    origin = {key: value for key, value in asdict(source.info).items() if key != "tokens"}
+    return {**origin, "file": None if source.ours else source.path}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,80 @@
+"""Instrument: the time of one call.
+
+A sample is one turn of a round: enough calls in a row that the clock's grain and the call's start do not matter, divided by
+their number. Garbage is collected before a turn and not during it.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+
+import torch
+
+SAMPLE_S = 0.005
+"""Calls are repeated within a sample until it lasts this long."""
+SHORT_S = 0.05
+"""Calls shorter than this get one untimed call first in each turn: another worker has just used the caches."""
+WARMUP_S = 0.1
+WARMUP_CALLS = 2
+MAX_CALLS = 1000
+L2_FLUSH_BYTES = 256 << 20
+
+
+class Stopwatch:
+    """Times repeated calls of one function on one device."""
+
+    def __init__(self, call: Callable[[], object], device: str) -> None:
+        self.call = call
+        self.cuda = device.startswith("cuda")
+        self.device = device
+        self.calls = 1
+        self.call_s = 0.0
+        # one buffer larger than any L2 cache, written to before each timed call on CUDA
+        self.flush = torch.empty(L2_FLUSH_BYTES, dtype=torch.int8, device=device) if self.cuda else None
+
+    def warm_up(self) -> float:
+        """Calls for a while, so that a sample's size can be chosen; returns the time that it took."""
+        start = time.perf_counter()
+        last = self._timed(1)
+        calls, spent = 1, last
+        while calls < WARMUP_CALLS or (spent < WARMUP_S and calls < MAX_CALLS):
+            last = self._timed(1)
+            spent, calls = time.perf_counter() - start, calls + 1
+        self.call_s = last
+        self.calls = 1 if self.cuda else max(1, min(MAX_CALLS, round(SAMPLE_S / max(last, 1e-9))))
+        return spent
+
+    def sample(self) -> float:
+        """One turn: seconds a call."""
+        gc.collect()
+        gc.disable()
+        try:
+            if self.call_s < SHORT_S:
+                self.call()
+            return self._timed(self.calls)
+        finally:
+            gc.enable()
+
+    def _timed(self, calls: int) -> float:
+        if self.cuda:
+            return self._timed_cuda(calls)
+        start = time.perf_counter()
+        for _ in range(calls):
+            self.call()
+        return (time.perf_counter() - start) / calls
+
+    def _timed_cuda(self, calls: int) -> float:
+        """Events around each call alone, so that neither the flush nor the launch of the next one is in it."""
+        assert self.flush is not None
+        pairs = []
+        for _ in range(calls):
+            self.flush.zero_()
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            self.call()
+            end.record()
+            pairs.append((start, end))
+        torch.cuda.synchronize(self.device)
+        return sum(start.elapsed_time(end) for start, end in pairs) / 1000 / calls

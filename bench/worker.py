@@ -1,0 +1,146 @@
+"""What a worker process does for one case: check it, warm it up, take samples in turns, measure memory.
+
+Each function here runs in a child process (see `process.Child`): it takes the child's state first and plain data after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..variants import registry
+from ..variants.api import Variant, get, make_extras
+from ..variants.registry import load_plugin
+from . import error, fidelity, flops, inputs, memory
+from .case import Case
+from .timing import Stopwatch
+
+State = dict[str, Any]
+
+
+def set_up(state: State, case: Case, plugins: list[str], capture: str | None) -> dict[str, Any]:
+    """Draws the inputs, checks the variant against its definition and, where it is correct, warms it up.
+
+    Returns record fields, `correct` and `problem`.
+    """
+    for plugin in plugins:
+        load_plugin(Path(plugin))
+    if case.device == "cpu":
+        torch.set_num_threads(case.threads)
+    torch.manual_seed(case.seed)
+    attn = get(case.variant, **case.params)
+    q, k, v = inputs.draw(case, capture)
+    extras = make_extras(attn, q, k, v, seed=case.seed)
+    train = case.mode == "train"
+    rows = error.sample_rows(case.n_q, case.n_k, case.batch * case.heads, seed=case.seed)
+    verdict, out = error.check(
+        attn, q, k, v, causal=case.causal, train=train, rows=rows, seed=case.seed, extras=extras
+    )
+    fields = error.as_fields(verdict)
+    if not verdict.correct:
+        return {"correct": False, "problem": verdict.problem, "fields": fields}
+    if attn.kind == "approximate":
+        found = fidelity.fidelity(out, q, k, v, causal=case.causal, rows=rows.to(q.device))
+        fields |= {
+            "fidelity_error": found.error,
+            "fidelity_cosine": found.cosine,
+            "fidelity_error_uniform": found.error_uniform,
+        }
+    call = make_call(attn, case, q, k, v, extras)
+    stopwatch = Stopwatch(call, case.device)
+    fields["warmup_s"] = stopwatch.warm_up()
+    if attn.compiles:
+        fields["compile_s"] = max(0.0, verdict.first_call_s - stopwatch.call_s)
+    fields["calls_per_sample"] = stopwatch.calls
+    state.update(stopwatch=stopwatch, call=call, case=case, attn=attn)
+    return {"correct": True, "problem": None, "fields": fields}
+
+
+def sample(state: State) -> float:
+    """One turn: seconds a call."""
+    return float(state["stopwatch"].sample())
+
+
+def weigh(state: State) -> dict[str, Any]:
+    """Memory and operations of one call."""
+    case, call, attn = state["case"], state["call"], state["attn"]
+    state["stopwatch"].flush = None
+    return {
+        "peak_bytes": memory.allocator_peak(call, case.device),
+        "peak_rss_bytes": memory.resident_peak(call) if case.device == "cpu" else None,
+        "flops": flops.count(call) if attn.counts_flops else None,
+    }
+
+
+def make_call(
+    attn: Variant, case: Case, q: Tensor, k: Tensor, v: Tensor, extras: dict[str, Tensor]
+) -> Callable[[], object]:
+    """The call that is timed and weighed: the inputs were checked once, so the variant's `forward` alone."""
+    scale = attn.default_scale(q, None)
+    if case.mode == "forward":
+
+        def forward() -> Tensor:
+            with torch.no_grad():
+                return attn.forward(q, k, v, causal=case.causal, scale=scale, **extras)
+
+        return forward
+
+    leaves = [tensor.requires_grad_() for tensor in (q, k, v, *extras.values())]
+    upstream = torch.randn(q.shape[:3] + v.shape[3:], generator=torch.Generator().manual_seed(case.seed)).to(q)
+
+    def train() -> tuple[Tensor, ...]:
+        # gradients are returned, not accumulated: each call starts from none
+        out = attn.forward(q, k, v, causal=case.causal, scale=scale, **extras)
+        return torch.autograd.grad(out, leaves, upstream)
+
+    return train
+
+
+def describe(state: State, cases: list[Case], plugins: list[str]) -> list[dict[str, Any]]:
+    """For each case: why it cannot run here ([] where it can), and what its record says of the variant."""
+    for plugin in plugins:
+        load_plugin(Path(plugin))
+    described = []
+    for case in cases:
+        attn = get(case.variant, **case.params)
+        reasons = _no_device(case) or attn.reasons_against(case)
+        needed = attn.flops_needed(case)
+        described.append(
+            {
+                "reasons": reasons,
+                "fields": {
+                    "family": attn.family,
+                    "kind": attn.kind,
+                    "declared_time_exponent": float(attn.complexity.time),
+                    "declared_memory_exponent": float(attn.complexity.memory),
+                    "flops_needed": round(needed * (1 + flops.BACKWARD)) if case.mode == "train" else needed,
+                },
+            }
+        )
+    return described
+
+
+def _no_device(case: Case) -> list[str]:
+    if case.device.startswith("cuda") and not torch.cuda.is_available():
+        return ["there is no CUDA GPU on this machine, or torch was installed without CUDA"]
+    return []
+
+
+def resolve(
+    state: State, specs: list[str], plugins: list[str]
+) -> tuple[dict[str, list[tuple[str, dict[str, Any]]]], dict[str, str]]:
+    """What each variant as asked for stands for, by name with all parameters; and modules that failed to import.
+
+    `all` stands for everything registered. Raises VariantError for what does not exist.
+    """
+    for plugin in plugins:
+        load_plugin(Path(plugin))
+    found = {}
+    for spec in specs:
+        variants = [get(name) for name in registry.names()] if spec == "all" else [get(spec)]
+        found[spec] = [(attn.name, attn.params()) for attn in variants]
+    return found, registry.failures()
