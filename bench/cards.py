@@ -79,7 +79,10 @@ def lines(found: dict[str, Any]) -> list[str]:
         ("complexity", found["complexity"]["text"]),
         ("parameters", ", ".join(f"{key}={value!r}" for key, value in found["params"].items()) or "none"),
         ("extras", "; ".join(f"{e['name']} ({', '.join(e['axes'])}): {e['about']}" for e in found["extras"]) or "none"),
-        ("supports", f"{', '.join(supports['modes'])}; {', '.join(supports['dtypes'])}; {', '.join(supports['devices'])}"),
+        (
+            "supports",
+            f"{', '.join(supports['modes'])}; {', '.join(supports['dtypes'])}; {', '.join(supports['devices'])}",
+        ),
         ("reduces to", found["reduces_to"] or "nothing else"),
         ("on this CPU", "; ".join(found["reasons_against_cpu"]) or "runs"),
     ]

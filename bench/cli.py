@@ -19,6 +19,12 @@ INCORRECT = 1
 INTERRUPTED = 130
 
 
+class Refusal(click.ClickException):
+    """A wrong request: its sentence on stderr, exit status 2."""
+
+    exit_code = 2
+
+
 class Sentences(click.Group):
     """A group whose commands answer a wrong request with one sentence and exit status 2, and no traceback."""
 
@@ -30,15 +36,15 @@ class Sentences(click.Group):
         except (ValueError, OSError) as error:
             if not _is_refusal(error):
                 raise
-            fail = click.ClickException(str(error))
-            fail.exit_code = 2
-            raise fail from None
+            raise Refusal(str(error)) from None
 
 
 def _is_refusal(error: Exception) -> bool:
     """Our own errors, by the module that defines them: to import all of them here would cost every start."""
     home = __package__.rpartition(".")[0]
-    return any(cls.__module__.startswith(f"{home}.") and cls.__module__.endswith(".errors") for cls in type(error).__mro__)
+    return any(
+        cls.__module__.startswith(f"{home}.") and cls.__module__.endswith(".errors") for cls in type(error).__mro__
+    )
 
 
 @click.group(cls=Sentences, context_settings={"help_option_names": ["-h", "--help"]})
@@ -92,7 +98,7 @@ def list_command(plugins: tuple[str, ...], as_json: bool) -> None:
 @json_option
 def show(name: str, plugins: tuple[str, ...], as_json: bool) -> None:
     """The card of one variant: paper, formula, complexity, parameters, what it supports and reduces to."""
-    from .cards import card, load, lines
+    from .cards import card, lines, load
 
     load(plugins)
     found = card(name)
@@ -129,7 +135,15 @@ def show(name: str, plugins: tuple[str, ...], as_json: bool) -> None:
 @click.option("--resume", is_flag=True, help="Go on with the run in --out that was stopped or killed.")
 @click.option("--report", "with_report", is_flag=True, help="Write the report too, and print its answer.")
 @json_option
-def run(config: str | None, preset: str | None, out: str | None, resume: bool, with_report: bool, as_json: bool, **options: Any) -> None:
+def run(
+    config: str | None,
+    preset: str | None,
+    out: str | None,
+    resume: bool,
+    with_report: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Measure a sweep: the preset quick, a preset or a CONFIG.toml, with options over either."""
     from .config import DEFAULT_PRESET, build
     from .progress import Quiet, Terminal
@@ -167,7 +181,7 @@ NUMBERS = frozenset(("seq_lens", "threads", "batch", "heads", "kv_heads", "head_
 
 def _typed(options: dict[str, Any]) -> dict[str, Any]:
     """Text of the command line as the values that a file would hold."""
-    typed = {}
+    typed: dict[str, Any] = {}
     for key, value in options.items():
         if key == "plugins":
             typed[key] = list(value)
@@ -209,7 +223,9 @@ def _conclude(done: Done, named: set[str], with_report: bool, as_json: bool) -> 
         for note in done.notes:
             click.echo(f"warning: {note}", err=True)
         for record in wrong:
-            click.echo(f"incorrect: {record.variant} at length {record.n_k}, {record.mode}: {record.reasons[0]}", err=True)
+            click.echo(
+                f"incorrect: {record.variant} at length {record.n_k}, {record.mode}: {record.reasons[0]}", err=True
+            )
         told_counts = ", ".join(f"{count} {status}" for status, count in counts.most_common())
         click.echo(f"{len(done.records)} cases: {told_counts}. Results: {done.folder}")
     if with_report:
@@ -234,7 +250,9 @@ def _conclude(done: Done, named: set[str], with_report: bool, as_json: bool) -> 
 @click.option("--csv", "csv_file", metavar="FILE", help="Write all records as CSV too.")
 @click.option("--parquet", "parquet_file", metavar="FILE", help="Write all records as Parquet too.")
 @json_option
-def report(runs: tuple[str, ...], out: str | None, csv_file: str | None, parquet_file: str | None, as_json: bool) -> None:
+def report(
+    runs: tuple[str, ...], out: str | None, csv_file: str | None, parquet_file: str | None, as_json: bool
+) -> None:
     """Compare the records of runs: report.html (one file, opens offline), report.md, figures. Needs no torch."""
     from ..reports import export
     from ..reports.report import write
@@ -276,8 +294,6 @@ def capture(
     chosen = [_number("layers", part) for part in layers.split(",")] if layers is not None else None
     length = _number("seq_len", seq_len) if seq_len is not None else None
     count = _number("windows", windows)
-    if model is None:
-        model = str(capturing.default_model())
     info = capturing.capture(model, text, out, layers=chosen, seq_len=length, windows=count)
     if as_json:
         from dataclasses import asdict

@@ -1,7 +1,7 @@
 """What to measure: from a TOML file, a preset, options of the command line, or all of them.
 
-A configuration holds settings of the whole run and a list of sweeps. Each sweep is a grid: the cross product of its lists.
-In a file, keys at the top level are what its `[[sweep]]` tables start from; options override both.
+A configuration holds settings of the whole run and a list of sweeps. Each sweep is a grid: the cross product of its
+lists. Keys at the top level of a file are what its `[[sweep]]` tables start from; options override both.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class Sweep(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     variants: Names = ["all"]
+    """Names, with parameters where they differ from the defaults. `all` is every other registered variant."""
     seq_lens: Sizes = [1024]
     modes: Names = ["forward"]
     causal: Flags = [True]
@@ -123,7 +124,9 @@ RUN_KEYS = frozenset(Config.model_fields) - {"sweep"}
 SWEEP_KEYS = frozenset(Sweep.model_fields)
 
 
-def build(source: str | Path | None = None, preset: str | None = None, options: Mapping[str, Any] | None = None) -> Config:
+def build(
+    source: str | Path | None = None, preset: str | None = None, options: Mapping[str, Any] | None = None
+) -> Config:
     """A configuration from a TOML file or a preset, with options on top. Raises ConfigError."""
     if source is not None and preset is not None:
         raise ConfigError("give a configuration file or --preset, not both")
@@ -163,7 +166,9 @@ def _read(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"there is no configuration file {path}; name one, or use --preset {'|'.join(PRESETS)}") from None
+        raise ConfigError(
+            f"there is no configuration file {path}; name one, or use --preset {'|'.join(PRESETS)}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
 

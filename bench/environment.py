@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from ..results.record import digest
 from ..results.run import Machine
@@ -20,7 +21,7 @@ def machine() -> Machine:
     """This machine and what is installed on it."""
     libraries = {name: version for name in LIBRARIES if (version := _version(name))}
     gpus, driver = _gpus()
-    facts = {
+    facts: dict[str, Any] = {
         "cpu": _cpu(),
         "cores": cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),

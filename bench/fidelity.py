@@ -19,7 +19,7 @@ class Fidelity:
 
 
 def fidelity(out: Tensor, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, rows: Tensor) -> Fidelity:
-    """Compares `out` (B, H, len(rows), D), a variant's output for the queries `rows`, with softmax attention in float64."""
+    """Compares `out` (B, H, len(rows), D), a variant's output for the queries `rows`, with softmax in float64."""
     from ..variants.api import get, repeat_heads
 
     with torch.no_grad():
@@ -39,4 +39,4 @@ def fidelity(out: Tensor, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, rows
 
 
 def relative_error(out: Tensor, exact: Tensor) -> float:
-    return ((out - exact).norm() / exact.norm().clamp(min=torch.finfo(torch.float64).tiny)).item()
+    return float((out - exact).norm() / exact.norm().clamp(min=torch.finfo(torch.float64).tiny))

@@ -53,7 +53,9 @@ def _forward_formula(position: int) -> Callable[..., int]:
 
 
 def _backward_formula(position: int) -> Callable[..., int]:
-    def formula(grad: Sequence[int], q: Sequence[int], k: Sequence[int], v: Sequence[int], *args: Any, **kw: Any) -> int:
+    def formula(
+        grad: Sequence[int], q: Sequence[int], k: Sequence[int], v: Sequence[int], *args: Any, **kw: Any
+    ) -> int:
         return int(_pairs(q, k, _is_causal(args, kw, position - 4)) * 2 * (q[3] + v[3]) * BACKWARD)
 
     return formula

@@ -1,7 +1,7 @@
 """Instrument: memory of one call, above what was there before it.
 
-Two figures on a CPU: the allocator's peak, from the profiler's memory events and exact to the byte; and the growth of the
-resident high-water mark, which also sees scratch memory that kernels take past the allocator. On CUDA: the caching
+Two figures on a CPU: the allocator's peak, from the profiler's memory events and exact to the byte; and the growth of
+the resident high-water mark, which also sees scratch memory that kernels take past the allocator. On CUDA: the caching
 allocator's peak.
 """
 

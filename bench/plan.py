@@ -1,6 +1,6 @@
 """From a configuration to the list of its cases, each with what is known before it is measured.
 
-Everything that needs torch (which variants exist, what they refuse, capturing real input) is asked of an isolated process.
+What needs torch (which variants exist, what they refuse, capturing real input) is asked of an isolated process.
 """
 
 from __future__ import annotations
@@ -100,7 +100,13 @@ def expand(
     sweep: Sweep, resolved: dict[str, list[tuple[str, dict[str, Any]]]], sources: dict[str, Source]
 ) -> Iterator[tuple[Case, list[str]]]:
     """The cross product of a sweep's lists; each case with the reasons that its input gives against it."""
-    variants = [variant for spec in sweep.variants for variant in resolved[spec]]
+    named = {resolved[spec][0][0] for spec in sweep.variants if spec != "all"}
+    variants = [
+        (variant, params)
+        for spec in sweep.variants
+        for variant, params in resolved[spec]
+        if spec != "all" or variant not in named  # named with parameters of its own: not once more with the defaults
+    ]
     for name in sweep.inputs:
         for length in sweep.seq_lens:
             shape, reasons = shape_of(sweep, name, length, sources)
@@ -123,7 +129,7 @@ def expand(
                                             threads=threads,
                                             inputs=name,
                                             seed=sweep.seed,
-                                            **shape,
+                                            **shape,  # type: ignore[arg-type]
                                         ),
                                         reasons,
                                     )
@@ -177,5 +183,3 @@ def capture_default(state: dict[str, Any], target: str, windows: int) -> None:
     from .capture import capture_default as capture
 
     capture(Path(target), windows=windows)
-
-

@@ -64,15 +64,13 @@ class Child:
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("forkserver")
-        # quiet the profiler's start and stop lines; read when libkineto loads, which is in the server
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         context.set_forkserver_preload([PRELOAD])
         handle, name = tempfile.mkstemp(prefix="attnbench-worker-", suffix=".log")
         os.close(handle)
         self.log = Path(name)
         self.connection, theirs = context.Pipe()
         self.process: ForkServerProcess = context.Process(target=_serve, args=(theirs, name), daemon=True)
-        with _no_main_module():
+        with _no_main_module(), _server_environment():
             self.process.start()
         theirs.close()
 
@@ -141,6 +139,26 @@ def _no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+SERVER_ENVIRONMENT = {
+    "KINETO_LOG_LEVEL": "99",  # the profiler prints a line at each start and stop
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",  # a pool of compilers would outlive the worker that is killed
+    "PYTHONSAFEPATH": "1",  # a copy.py in the user's folder is not the standard library's
+}
+
+
+@contextlib.contextmanager
+def _server_environment() -> Iterator[None]:
+    """The environment that the fork server starts in, and that every child inherits. What the user has set stays."""
+    before = dict(os.environ)
+    for name, value in SERVER_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def _serve(connection: Connection, log: str) -> None:
     """The child's life: requests in, answers out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
@@ -152,6 +170,8 @@ def _serve(connection: Connection, log: str) -> None:
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - lives as long as the process
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     _limit_memory()
+    # locks that libraries make here (tqdm's, torch's compiler's) are then unlinked at once, and leak nothing at a kill
+    multiprocessing.set_start_method("fork", force=True)
     state: dict[str, Any] = {}
     while True:
         try:
@@ -159,7 +179,10 @@ def _serve(connection: Connection, log: str) -> None:
         except (EOFError, OSError):
             return
         try:
-            answer = ("result", getattr(sys.modules.get(module) or __import__(module, fromlist=[name]), name)(state, *args))
+            answer = (
+                "result",
+                getattr(sys.modules.get(module) or __import__(module, fromlist=[name]), name)(state, *args),
+            )
         except BaseException as error:  # a variant may raise anything, SystemExit too: all of it is an answer
             answer = _as_answer(error)
         try:
@@ -198,5 +221,3 @@ def _kib(path: str, field: str) -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) for line in lines if line.startswith(field)), None)
-
-

@@ -21,7 +21,7 @@ BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def measure(state: dict[str, Any], device: str, dtype: str, threads: int) -> Ceilings:
-    """Matrix-product rate of a dtype, and copy bandwidth (bytes read plus bytes written). Runs in a process of its own."""
+    """Matrix-product rate of a dtype, and copy bandwidth (bytes read plus written). Runs in a process of its own."""
     import torch
 
     if device == "cpu":

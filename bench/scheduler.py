@@ -1,7 +1,8 @@
 """Runs the planned cases and turns each into exactly one record.
 
-The variants of a group live side by side, each in a process of its own, and take turns: every round times each of them once,
-in a fresh random order, while nobody else runs. Drift of the machine then hits all alike, and ratios are paired by round.
+The variants of a group live side by side, each in a process of its own, and take turns: every round times each of them
+once, in a fresh random order, while nobody else runs. Drift of the machine then hits all alike, and ratios are paired
+by round.
 """
 
 from __future__ import annotations
@@ -40,11 +41,12 @@ class Turn:
 
     planned: Planned
     started_at: str
-    began: float
     child: Child
     fields: dict[str, Any]
     samples: list[float] = field(default_factory=list)
-    spent_s: float = 0.0
+    wall_s: float = 0.0
+    """All time that its process worked on it."""
+    sampling_s: float = 0.0
     interval: Interval | None = None
     stopped_by: str | None = None
 
@@ -109,8 +111,7 @@ class Scheduler:
         """Starts a case's process and checks it; a case that does not come through is saved, and None returned."""
         case = planned.case
         self.watcher.step(f"checking {case.variant}")
-        started_at, began = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
-        turn = Turn(planned, started_at, began, Child(), {})
+        turn = Turn(planned, datetime.now(UTC).isoformat(timespec="milliseconds"), Child(), {})
         answer = self._ask(turn, worker.set_up, case, self.plugins, self.plan.capture_path(case))
         if answer is None:
             return None
@@ -118,8 +119,8 @@ class Scheduler:
         if not answer["correct"]:
             turn.child.close()
             why = answer["problem"] or (
-                f"{turn.fields['error_of']} differs from the definition by {turn.fields['error']:.3g} of its largest value, "
-                f"{turn.fields['error_allowed']:.3g} is allowed"
+                f"{turn.fields['error_of']} differs from the definition by {turn.fields['error']:.3g} of its largest "
+                f"value, {turn.fields['error_allowed']:.3g} is allowed"
             )
             self._finish([self._bare(planned, "incorrect", [why], turn)])
             return None
@@ -132,14 +133,14 @@ class Scheduler:
         for done in range(1, self.config.max_rounds + 1):
             for turn in order.sample(active, len(active)):
                 self.watcher.step(f"round {done}: {turn.case.variant}")
-                began = time.monotonic()
+                before = turn.wall_s
                 seconds = self._ask(turn, worker.sample)
                 if seconds is None:
                     alive.remove(turn)
                     active.remove(turn)
                     continue
                 turn.samples.append(seconds)
-                turn.spent_s += time.monotonic() - began
+                turn.sampling_s += turn.wall_s - before
             if done < self.config.min_rounds:
                 continue
             for turn in list(active):
@@ -155,7 +156,7 @@ class Scheduler:
         assert turn.interval is not None
         if turn.interval.half_width <= self.config.precision:
             return "precision"
-        if turn.spent_s >= self.config.case_time or time.monotonic() > self.deadline:
+        if turn.sampling_s >= self.config.case_time or time.monotonic() > self.deadline:
             return "time"
         return "rounds" if done == self.config.max_rounds else None
 
@@ -170,6 +171,7 @@ class Scheduler:
 
     def _ask(self, turn: Turn, function: Callable[..., Any], *args: Any) -> Any:
         """An answer of the case's process. Where it has none, the case is saved with the reason, and None returned."""
+        began = time.monotonic()
         try:
             return turn.child.call(function, *args, timeout_s=self.config.timeout)
         except OutOfMemory as error:
@@ -180,6 +182,8 @@ class Scheduler:
             status, why = "crashed", error.why
         except Raised as error:
             status, why = "crashed", str(error)
+        finally:
+            turn.wall_s += time.monotonic() - began
         turn.child.close()
         if status in RAN_OUT:
             self.ran_out.setdefault(turn.case.series(), (turn.case.n_k, status))
@@ -204,7 +208,7 @@ class Scheduler:
 
     def _bare(self, planned: Planned, status: str, reasons: list[str], turn: Turn | None = None) -> Record:
         fields = dict(turn.fields) if turn else {}
-        fields["wall_s"] = time.monotonic() - turn.began if turn else 0.0
+        fields["wall_s"] = turn.wall_s if turn else 0.0
         fields["started_at"] = turn.started_at if turn else datetime.now(UTC).isoformat(timespec="milliseconds")
         return self._record(planned, status=status, reasons=reasons, **fields)
 
@@ -231,7 +235,7 @@ class Scheduler:
             **turn.fields,
             "status": "ok",
             "started_at": turn.started_at,
-            "wall_s": time.monotonic() - turn.began,
+            "wall_s": turn.wall_s,
             "time_s": time_s,
             "time_s_low": turn.interval.low,
             "time_s_high": turn.interval.high,

@@ -143,9 +143,7 @@ def _measure(
     return Done(folder.path, records, run.notes)
 
 
-def _ceilings(
-    plan: Plan, known: list[Ceilings], step: Callable[[str], None]
-) -> dict[tuple[str, str, int], Ceilings]:
+def _ceilings(plan: Plan, known: list[Ceilings], step: Callable[[str], None]) -> dict[tuple[str, str, int], Ceilings]:
     """The ceilings of every device, dtype and thread count that the plan measures."""
     table = {(c.device, c.dtype, c.threads): c for c in known}
     for setting in dict.fromkeys(_setting(planned.case) for planned in plan.cases if not planned.reasons):

@@ -1,7 +1,7 @@
 """Instrument: the time of one call.
 
-A sample is one turn of a round: enough calls in a row that the clock's grain and the call's start do not matter, divided by
-their number. Garbage is collected before a turn and not during it.
+A sample is one turn of a round: enough calls in a row that the clock's grain and the call's start do not matter,
+divided by their number. Garbage is collected before a turn and not during it.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ class Stopwatch:
         pairs = []
         for _ in range(calls):
             self.flush.zero_()
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             start.record()
             self.call()
             end.record()
             pairs.append((start, end))
         torch.cuda.synchronize(self.device)
-        return sum(start.elapsed_time(end) for start, end in pairs) / 1000 / calls
+        return float(sum(start.elapsed_time(end) for start, end in pairs)) / 1000 / calls

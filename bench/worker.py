@@ -37,9 +37,7 @@ def set_up(state: State, case: Case, plugins: list[str], capture: str | None) ->
     extras = make_extras(attn, q, k, v, seed=case.seed)
     train = case.mode == "train"
     rows = error.sample_rows(case.n_q, case.n_k, case.batch * case.heads, seed=case.seed)
-    verdict, out = error.check(
-        attn, q, k, v, causal=case.causal, train=train, rows=rows, seed=case.seed, extras=extras
-    )
+    verdict, out = error.check(attn, q, k, v, causal=case.causal, train=train, rows=rows, seed=case.seed, extras=extras)
     fields = error.as_fields(verdict)
     if not verdict.correct:
         return {"correct": False, "problem": verdict.problem, "fields": fields}

@@ -1,7 +1,7 @@
 """One record: what one case gave, or the reason why it gave nothing.
 
-A record is one flat JSON object on one line. Names carry units (`_s` seconds, `_bytes`, `_per_s`). A field that does not
-apply is null. Fields that a newer schema added are kept, not dropped.
+A record is one flat JSON object on one line. Names carry units (`_s` seconds, `_bytes`, `_per_s`). A field that does
+not apply is null. Fields that a newer schema added are kept, not dropped.
 """
 
 from __future__ import annotations

@@ -57,8 +57,10 @@ class RunFolder:
         run = folder.run()
         try:
             with (folder.path / RECORDS).open("r+b") as file:
-                if file.seek(0, os.SEEK_END) and not (file.seek(-1, os.SEEK_END), file.read(1))[1] == b"\n":
-                    file.write(b"\n")
+                if file.seek(0, os.SEEK_END):
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":
+                        file.write(b"\n")
         except OSError as error:
             raise ResultsError(f"cannot write to {folder.path / RECORDS}: {error.strerror}") from None
         return folder, run
@@ -98,7 +100,9 @@ class RunFolder:
         try:
             return Run.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            raise ResultsError(f"{self.path} is not a run: it has no {RUN}; name a folder that `attnbench run` wrote") from None
+            raise ResultsError(
+                f"{self.path} is not a run: it has no {RUN}; name a folder that `attnbench run` wrote"
+            ) from None
         except OSError as error:
             raise ResultsError(f"cannot read {path}: {error.strerror}") from None
         except ValidationError as error:
@@ -110,7 +114,9 @@ class RunFolder:
         try:
             lines = path.read_bytes().splitlines()
         except FileNotFoundError:
-            raise ResultsError(f"{self.path} is not a run: it has no {RECORDS}; name a folder that `attnbench run` wrote") from None
+            raise ResultsError(
+                f"{self.path} is not a run: it has no {RECORDS}; name a folder that `attnbench run` wrote"
+            ) from None
         except OSError as error:
             raise ResultsError(f"cannot read {path}: {error.strerror}") from None
         for number, line in enumerate(lines, start=1):
@@ -131,8 +137,8 @@ def _first(error: ValidationError) -> str:
 def load(*paths: str | Path) -> pd.DataFrame:
     """All records of some run folders as a DataFrame: one row a record, one column a field, and `run` with the folder.
 
-    `params` stays a dict, `samples_s` a list. Raises ResultsError for a folder that is no run; warns (ResultsWarning) of
-    each line that cannot be read and keeps the rest.
+    `params` stays a dict, `samples_s` a list. Raises ResultsError for a folder that is no run; warns (ResultsWarning)
+    of each line that cannot be read and keeps the rest.
     """
     import pandas as pd
 

@@ -1,0 +1,51 @@
+"""Runs the command line in this process, so that all tests share one fork server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from attnbench.bench.cli import main
+
+FAST = ["--case-time", "0.02s", "--threads", "1", "--heads", "2", "--head-dim", "16"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+    error: BaseException | None
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return read_records(Path(json.loads(self.out)["folder"]))
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def cli() -> Callable[..., Answer]:
+    def run(*args: object) -> Answer:
+        result = CliRunner().invoke(main, [str(arg) for arg in args])
+        return Answer(result.exit_code, result.stdout, result.stderr, result.exception)
+
+    return run
+
+
+@pytest.fixture
+def sweep(cli: Callable[..., Answer], tmp_path: Path) -> Callable[..., Answer]:
+    """`attnbench run` with small, quick cases into a fresh folder."""
+
+    def run(*args: object) -> Answer:
+        return cli("run", *FAST, "--out", tmp_path / "run", "--json", *args)
+
+    return run

@@ -1,0 +1,173 @@
+"""Records on disk: written whole, read back whole, and nothing lost to a crash but the line it tore."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from attnbench.results.errors import ResultsError
+from attnbench.results.record import IDENTITY, Record, case_id, group_id
+from attnbench.results.run import Machine, Run
+from attnbench.results.store import ResultsWarning, RunFolder, load, plain_columns
+
+
+def make_run(**changes: object) -> Run:
+    machine = Machine(
+        fingerprint="f", cpu="c", cores=2, memory_bytes=1, system="s", python="3.11", libraries={"torch": "2.13.0"}
+    )
+    return Run(
+        **{
+            "attnbench_version": "0.1.0",
+            "command": "attnbench run",
+            "config": {},
+            "started_at": "2026-01-01T00:00:00+00:00",
+            "cases": 2,
+            "machine": machine,
+            **changes,
+        }
+    )
+
+
+def make_record(**changes: object) -> Record:
+    identity = {
+        "variant": "naive",
+        "params": {},
+        "mode": "forward",
+        "causal": True,
+        "batch": 1,
+        "heads": 2,
+        "kv_heads": 2,
+        "n_q": 64,
+        "n_k": 64,
+        "head_dim": 8,
+        "dtype": "float32",
+        "device": "cpu",
+        "threads": 1,
+        "compiled": False,
+        "inputs": "gaussian",
+        "seed": 0,
+    }
+    identity |= {key: value for key, value in changes.items() if key in IDENTITY}
+    return Record(
+        **{
+            **identity,
+            "case_id": case_id(identity),
+            "group_id": group_id(identity),
+            "status": "ok",
+            "machine": "f",
+            "started_at": "2026-01-01T00:00:00+00:00",
+            **changes,
+        }
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run", make_run())
+
+
+def test_records_come_back_as_they_went(folder: RunFolder) -> None:
+    records = [
+        make_record(time_s=1.5, samples_s=[1.0, 2.0]),
+        make_record(variant="sdpa", status="oom", reasons=["é\n"]),
+    ]
+    folder.append(records[:1])
+    folder.append(records[1:])
+    assert list(folder.records()) == records
+    assert folder.run() == make_run()
+
+
+def test_a_torn_line_is_reported_and_skipped(folder: RunFolder) -> None:
+    folder.append([make_record(), make_record(variant="sdpa")])
+    path = folder.path / "results.jsonl"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.warns(ResultsWarning, match="line 2 skipped"):
+        assert [record.variant for record in folder.records()] == ["naive"]
+
+
+def test_reopening_ends_a_torn_line_so_that_the_next_record_stands_alone(folder: RunFolder) -> None:
+    folder.append([make_record()])
+    path = folder.path / "results.jsonl"
+    path.write_bytes(path.read_bytes()[:-40])
+    again, _ = RunFolder.reopen(folder.path)
+    again.append([make_record(variant="sdpa")])
+    with pytest.warns(ResultsWarning, match="line 1 skipped"):
+        assert [record.variant for record in again.records()] == ["sdpa"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\xff\xfe\n", b"[]\n", b"null\n", b'{"case_id": 3}\n', b'{"__class__": "os.system"}\n', b"NaN\n"],
+)
+def test_foreign_lines_are_skipped_with_a_warning(folder: RunFolder, line: bytes) -> None:
+    folder.append([make_record()])
+    with (folder.path / "results.jsonl").open("ab") as file:
+        file.write(line)
+    with pytest.warns(ResultsWarning, match="line 2"):
+        assert len(list(folder.records())) == 1
+
+
+def test_a_line_separator_inside_a_string_does_not_tear_a_record(folder: RunFolder) -> None:
+    record = make_record(reasons=["a\u2028b\x85c\x0bd"])
+    folder.append([record])
+    assert list(folder.records()) == [record]
+
+
+def test_schema_is_strict_but_keeps_what_a_newer_one_added(folder: RunFolder) -> None:
+    with pytest.raises(ValidationError):
+        make_record(status="fine")
+    with pytest.raises(ValidationError):
+        make_record(time_s=float("nan"))
+    with pytest.raises(ValidationError):
+        make_record(batch="1")
+    folder.append([make_record(joules=3.5)])
+    assert json.loads((folder.path / "results.jsonl").read_text())["joules"] == 3.5
+    assert load(folder.path)["joules"].tolist() == [3.5]
+
+
+def test_identity_decides_the_case_and_the_group() -> None:
+    one, other = make_record(), make_record(params={"window_size": 3})
+    assert one.case_id != other.case_id
+    assert one.group_id == other.group_id
+    assert make_record(seed=1).group_id != one.group_id
+    assert make_record(time_s=3.0).case_id == one.case_id
+
+
+def test_two_runs_cannot_share_a_folder(folder: RunFolder) -> None:
+    with pytest.raises(ResultsError, match="holds another run"):
+        RunFolder.create(folder.path, make_run())
+
+
+def test_missing_and_broken_runs_are_named(tmp_path: Path, folder: RunFolder) -> None:
+    with pytest.raises(ResultsError, match=r"has no run\.json"):
+        load(tmp_path)
+    (folder.path / "run.json").write_text("{")
+    with pytest.raises(ResultsError, match="is broken"):
+        load(folder.path)
+    with pytest.raises(ResultsError, match="at least one"):
+        load()
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultsError, match="is a file"):
+        RunFolder.create(tmp_path / "file", make_run())
+
+
+def test_the_frame_has_a_row_a_record_and_plain_columns_for_export(folder: RunFolder) -> None:
+    folder.append([make_record(samples_s=[1.0]), make_record(variant="sdpa", params={"backend": "math"})])
+    frame = load(folder.path, folder.path)
+    assert frame["variant"].tolist() == ["naive", "sdpa", "naive", "sdpa"]
+    assert frame["run"].nunique() == 1
+    plain = plain_columns(frame)
+    assert json.loads(plain["params"][1]) == {"backend": "math"}
+    assert frame["params"][1] == {"backend": "math"}
+
+
+def test_an_empty_run_is_an_empty_frame(folder: RunFolder) -> None:
+    frame = load(folder.path)
+    assert len(frame) == 0
+    assert "variant" in frame.columns

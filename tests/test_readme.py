@@ -1,0 +1,137 @@
+"""README and CONTRIBUTING say what is so: the table of variants, the commands, the example.
+
+`python tests/test_readme.py` writes the table of variants into the README.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+BEGIN, END = "<!-- variants: written by tests/test_readme.py -->", "<!-- /variants -->"
+
+
+def variants_table() -> str:
+    """All variants of this package (no plugins) as a Markdown table."""
+    from attnbench.variants.registry import names, variant_class
+
+    rows = ["| variant | family | kind | computes | cost | paper |", "|---|---|---|---|---|---|"]
+    for name in names():
+        cls = variant_class(name)
+        if cls.__module__.startswith("attnbench.variants."):
+            cells = (f"`{name}`", cls.family, cls.kind, cls.formula, cls.complexity.text, cls.paper)
+            rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def split_readme() -> tuple[str, str, str]:
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    table, after = rest.split(END)
+    return before, table.strip(), after
+
+
+def code_block(path: Path) -> str:
+    found = re.findall(r"^```python\n(.*?)^```$", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert found, f"{path.name} has no Python example"
+    return str(found[0])
+
+
+def test_the_readme_names_every_variant_as_it_is() -> None:
+    _, table, _ = split_readme()
+    assert table == variants_table(), "the README's table of variants is out of date: run python tests/test_readme.py"
+
+
+def test_the_first_screen_names_the_two_commands() -> None:
+    first_screen = README.read_text(encoding="utf-8").splitlines()[:20]
+    for command in ("make sweep", "make test"):
+        assert any(line.startswith(f"    {command} ") for line in first_screen)
+        assert re.search(rf"^{command.removeprefix('make ')}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+def test_commands_and_options_that_the_docs_name_exist() -> None:
+    from attnbench.bench.cli import main
+
+    text = README.read_text(encoding="utf-8") + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    attnbench (\w+)([^#\n]*)", text, flags=re.MULTILINE)
+    assert {command for command, _ in lines} >= {"list", "show", "run", "report", "capture"}
+    for command, rest in lines:
+        assert command in main.commands, f"there is no command {command}"
+        known = {option for parameter in main.commands[command].params for option in parameter.opts}
+        for option in re.findall(r"--[a-z-]+", rest):
+            assert option in known or option == "--no-causal", f"attnbench {command} has no {option}"
+
+
+def test_the_python_example_of_the_readme_runs_but_for_the_sweep() -> None:
+    example = "\n".join(line for line in code_block(README).splitlines() if not line.startswith(("folder", "frame")))
+    code = (
+        "import torch; torch.manual_seed(0); q, k, v = torch.randn(3, 1, 2, 40, 8).unbind(0)\n"
+        f"{example}\n"
+        "assert out.shape == (1, 2, 40, 8)\n"
+        "torch.testing.assert_close(out.double(), attn.definition(q, k, v, causal=True), rtol=1e-4, atol=1e-5)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    path = tmp_path / "efficient.py"
+    path.write_text(code_block(ROOT / "CONTRIBUTING.md"), encoding="utf-8")
+    return path
+
+
+CONTRACT = """
+import sys, torch
+from attnbench.variants.registry import get, load_plugin
+torch.set_num_threads(1)
+assert load_plugin(sys.argv[1]) == ["efficient"]
+attn = get("efficient")
+for n_q, n_k, kv_heads in [(1, 1, 4), (37, 37, 2), (5, 64, 1), (64, 5, 4)]:
+    torch.manual_seed(n_q)
+    q, k, v = (torch.randn(2, h, n, 8, dtype=torch.float64, requires_grad=True)
+               for h, n in ((4, n_q), (kv_heads, n_k), (kv_heads, n_k)))
+    out, wanted = attn(q, k, v), attn.definition(q, k, v)
+    torch.testing.assert_close(out, wanted)
+    upstream = torch.randn_like(out)
+    got, true = (torch.autograd.grad(each, (q, k, v), upstream) for each in (out, wanted))
+    torch.testing.assert_close(got, true)
+"""
+
+
+def test_the_example_of_contributing_keeps_the_contract(plugin: Path) -> None:
+    """In a process of its own: a plugin stays registered, and is none of the other tests' business."""
+    subprocess.run([sys.executable, "-c", CONTRACT, str(plugin)], check=True)
+
+
+@pytest.mark.slow
+def test_the_example_of_contributing_is_measured(plugin: Path, tmp_path: Path) -> None:
+    """The command that CONTRIBUTING gives, with shorter lengths."""
+    command = re.search(
+        r"^    attnbench (run --plugin efficient\.py .*?)(?: +#.*)?$", (ROOT / "CONTRIBUTING.md").read_text(), re.M
+    )
+    assert command is not None
+    words = command[1].replace("1024,4096", "64,100").split()
+    done = subprocess.run(
+        [sys.executable, "-m", "attnbench.bench.cli", *words, "--case-time", "0.05s", "--out", "run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
+    assert {(r["variant"], r["n_k"], r["status"]) for r in records} == {
+        (variant, n, "ok") for variant in ("efficient", "sdpa") for n in (64, 100)
+    }
+    assert all(r["time_s"] > 0 for r in records)
+
+
+if __name__ == "__main__":
+    before, _, after = split_readme()
+    README.write_text(f"{before}{BEGIN}\n{variants_table()}\n{END}{after}", encoding="utf-8")
