@@ -212,7 +212,7 @@ class Variant:
     def decode(
         self, q: Tensor, k: Tensor, v: Tensor, state: State, *, scale: float | None = None, **extras: Tensor
     ) -> tuple[Tensor, State]:
-        """One token more: q (B, H, 1, D), k (B, Hkv, 1, D), v (B, Hkv, 1, Dv) -> out (B, H, 1, Dv) and the new state."""
+        """One token more: q (B, H, 1, D), k (B, Hkv, 1, D), v (B, Hkv, 1, Dv) -> out (B, H, 1, Dv), new state."""
         self.check_decode()
         keys, values = torch.cat([state["k"], k], dim=2), torch.cat([state["v"], v], dim=2)
         state = self.keep(State(state.seen + 1, {"k": keys, "v": values}))
@@ -267,9 +267,7 @@ class Variant:
         for problem in self._problems(q, k, v, causal, extras):
             raise VariantError(f"{self.name}: {problem}")
 
-    def _problems(
-        self, q: Tensor, k: Tensor, v: Tensor, causal: bool, extras: Mapping[str, Tensor]
-    ) -> Iterator[str]:
+    def _problems(self, q: Tensor, k: Tensor, v: Tensor, causal: bool, extras: Mapping[str, Tensor]) -> Iterator[str]:
         for label, tensor in (("q", q), ("k", k), ("v", v)):
             if tensor.dim() != 4:
                 yield f"{label} must be (batch, heads, seq_len, head_dim), not {tuple(tensor.shape)}"

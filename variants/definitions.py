@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-
 import torch
 from torch import Tensor
-
 
 
 def positions(q: Tensor, k: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Positions i of the queries `rows`, (R, 1), and j of all keys, (1, Nk), counted on one axis.
 
-    Where Nq != Nk the axis is the keys' and the queries stand at its end (bottom-right): the last query is the last key.
+    Where Nq != Nk the axis is the keys' and the queries stand at its end (bottom-right): the last query is at the last
+    key.
     """
     n_q, n_k = q.shape[2], k.shape[2]
     i = rows[:, None] + (n_k - n_q)

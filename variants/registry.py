@@ -166,7 +166,9 @@ def discover() -> None:
     package = __package__
     for folder in FOLDERS:
         for path in sorted((Path(__file__).parent / folder).glob("[!_]*.py")):
-            _attempt(f"variants/{folder}/{path.name}", lambda m=f"{package}.{folder}.{path.stem}": importlib.import_module(m))
+            _attempt(
+                f"variants/{folder}/{path.name}", lambda m=f"{package}.{folder}.{path.stem}": importlib.import_module(m)
+            )
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         _attempt(f"entry point {entry.name} = {entry.value}", entry.load)
 

@@ -1,0 +1,142 @@
+"""torch's flex_attention: a fused kernel compiled from a mask that is written in Python.
+
+Dong et al. 2024, "Flex Attention", arXiv:2412.05496. One compilation with symbolic lengths serves all lengths above
+128, causal or not; torch compiles apart for sizes of 1, which a single query or a single block of the mask are. On a
+CPU the compiled kernel has a forward pass only.
+"""
+
+from __future__ import annotations
+
+import functools
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..api import CaseLike, Complexity, Supports, VariantError, register
+from ..blocks import blind_rows, prepend_zeros
+from .naive import SoftmaxAttention
+
+BLOCK = 128
+"""Queries and keys of a block of the block mask: torch's own default."""
+
+COMPILATIONS = 256
+"""Most compilations in one process. torch's limit of 8 is met by eight pairs of head dimension and dtype."""
+
+
+@register(
+    "flex",
+    family="full",
+    kind="exact",
+    supports=Supports(decode=True, dtypes=("float32", "bfloat16", "float16")),
+    complexity=Complexity(time=2, memory=1, text="O(N² d) time, O(N d) memory, and (N / 128)² indices of blocks"),
+    paper='Dong et al. 2024, "Flex Attention", arXiv:2412.05496',
+    formula="softmax(scale · q kᵀ) v",
+    reduces_to="is softmax attention",
+    compiles=True,
+    counts_flops=False,
+)
+@dataclass(frozen=True)
+class Flex(SoftmaxAttention):
+    """The compiled kernel over a block mask that is written down directly, never made from an N x N mask."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor:
+        needs_grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+        if needs_grad and q.device.type == "cpu":
+            raise VariantError(f"{self.name}: {NO_BACKWARD}; call it under torch.no_grad()")
+        if q.device.type == "cpu":
+            q, k, v = (
+                q.detach(),
+                k.detach(),
+                v.detach(),
+            )  # torch refuses tensors that want a gradient, under no_grad too
+        if q.dtype == torch.float64:
+            raise VariantError(f"{self.name}: runs in {', '.join(self.supports.dtypes)}, not float64")
+        blind = blind_rows(q.shape[2], k.shape[2]) if causal else 0
+        q = q[:, :, blind:]
+        mask = block_mask(q.shape[2], k.shape[2], causal, q.device)
+        with torch._dynamo.config.patch(recompile_limit=COMPILATIONS):
+            out = compiled()(q, k, v, block_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+        return prepend_zeros(out, blind)
+
+    def refuses(self, case: CaseLike) -> list[str]:
+        if case.device == "cpu":
+            return ([NO_BACKWARD] if case.mode == "train" else []) + list(_lacks_of_cpu())
+        return list(_lacks_of_gpu())
+
+
+NO_BACKWARD = "torch's flex_attention has no backward pass on a CPU"
+
+
+@functools.cache
+def compiled() -> Callable[..., Any]:
+    """flex_attention compiled for any length. `fullgraph`: what cannot be compiled raises, and never runs unfused."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True, fullgraph=True)
+
+
+def block_mask(n_q: int, n_k: int, causal: bool, device: torch.device) -> Any:
+    """The BlockMask of full attention, or of bottom-right causal attention for Nq <= Nk.
+
+    For each block of queries: blocks of keys that all of them see are `full` and skip the mask; those that some see,
+    or that either sequence's end cuts short, follow them; the rest is never touched. Full attention has a mask too:
+    without one, the kernel for CPUs takes all keys for one block, and its scratch memory grows as N².
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    shift = n_k - n_q if causal else n_k  # query i sees the keys up to i + shift
+    first = torch.arange(0, n_q, BLOCK, dtype=torch.int32, device=device)
+    last = (first + BLOCK - 1).clamp(max=n_q - 1)
+    full = (first + shift + 1).clamp(max=n_k) // BLOCK
+    full = torch.where(last - first == BLOCK - 1, full, 0)
+    some = (last + shift).clamp(max=n_k - 1) // BLOCK + 1 - full
+    blocks = torch.arange(-(-n_k // BLOCK), dtype=torch.int32, device=device)
+    partly = (blocks + full[:, None]).clamp(max=blocks.shape[0] - 1)
+    wholly = blocks.expand(first.shape[0], -1).contiguous()
+    return BlockMask.from_kv_blocks(
+        some.to(torch.int32)[None, None],
+        partly.to(torch.int32)[None, None],
+        full.to(torch.int32)[None, None],
+        wholly[None, None],
+        BLOCK_SIZE=BLOCK,
+        mask_mod=_sees(torch.tensor(shift, device=device)),
+        seq_lengths=(n_q, n_k),
+    )
+
+
+def _sees(shift: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    # `shift` is a tensor, since a number would be compiled in and each new one would compile again
+    def mask_mod(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        return kv_idx <= q_idx + shift
+
+    return mask_mod
+
+
+@functools.cache
+def _lacks_of_cpu() -> tuple[str, ...]:
+    """What compiling for a CPU needs and this machine does not have."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.kernel.flex.flex_cpu import check_cpu_supported
+
+    lacks = []
+    try:
+        get_cpp_compiler()
+    except Exception as error:  # torch raises more than one kind, each with its own words
+        lacks.append(f"needs a C++ compiler to compile its kernel: {str(error).strip().splitlines()[0]}")
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        lacks.append("needs Python's C headers (Python.h) to compile its kernel: install the python3-dev package")
+    if not check_cpu_supported():
+        lacks.append("torch's flex_attention kernel for CPUs needs AVX2, on Linux or Windows")
+    return tuple(lacks)
+
+
+@functools.cache
+def _lacks_of_gpu() -> tuple[str, ...]:
+    from torch.utils._triton import has_triton
+
+    return () if has_triton() else ("needs Triton to compile its kernel, and torch finds none that works here",)
