@@ -1,0 +1,86 @@
+"""The runs of a report: what was recorded, and what a reader must know about how it was read."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..results.record import Record
+from ..results.run import Run
+from ..results.store import ResultsWarning, RunFolder
+from .errors import ReportsError
+from .words import count, plural
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedRun:
+    """One run folder, read."""
+
+    number: int
+    """Counted from 1, in the order in which the runs were named."""
+    path: Path
+    run: Run
+    records: list[Record]
+    warnings: list[str] = field(default_factory=list)
+    unread: int = 0
+    """Lines of its result file that were passed over."""
+
+    @property
+    def name(self) -> str:
+        return self.path.name or str(self.path)
+
+    @property
+    def missing(self) -> int:
+        """How many cases were asked for and have no record."""
+        return max(0, self.run.cases - len(self.records))
+
+
+def load_runs(paths: Sequence[str | Path]) -> list[LoadedRun]:
+    """Reads the run folders; a folder that is named twice counts once.
+
+    Raises ResultsError for a folder that is no run, and ReportsError where none is named or none holds a record.
+    """
+    if not paths:
+        raise ReportsError("name at least one run folder")
+    folders = {Path(path).resolve(): Path(path) for path in paths}
+    runs = [_load(number, path) for number, path in enumerate(folders.values(), start=1)]
+    if not any(run.records for run in runs):
+        found = " and ".join(str(run.path) for run in runs)
+        torn = sum(run.unread for run in runs)
+        unread = f" ({plural(torn, 'line')} could not be read)" if torn else ""
+        raise ReportsError(
+            f"{found} {'holds' if len(runs) == 1 else 'hold'} no record yet{unread}, so there is nothing to report; "
+            "go on with `attnbench run --resume`, or name another run"
+        )
+    return runs
+
+
+def _load(number: int, path: Path) -> LoadedRun:
+    folder = RunFolder(path)
+    run = folder.run()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = list(folder.records())
+    notes = []
+    for warning in caught:
+        if issubclass(warning.category, ResultsWarning):
+            notes.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    unread = len(notes)
+    # a case that was measured again after an interruption: what came last stands
+    records = {record.case_id: record for record in found}
+    if twice := len(found) - len(records):
+        notes.append(f"{path}: {plural(twice, 'case')} recorded more than once; the last record stands")
+    loaded = LoadedRun(number, path, run, list(records.values()), notes, unread)
+    if loaded.missing:
+        state = "ended" if run.finished_at else "was interrupted, or still runs,"
+        have = f"{count(len(records))} of its {plural(run.cases, 'case')}"
+        notes.insert(0, f"{path} {state} with {have}; {count(loaded.missing)} have no record")
+    elif run.finished_at is None:
+        notes.insert(
+            0, f"{path} has all of its {plural(run.cases, 'record')}, but was stopped before its end was noted"
+        )
+    return loaded

@@ -1,0 +1,148 @@
+"""A report of some runs: a page, a Markdown twin, figures, and the three sentences at its top.
+
+Reads results only. No torch is needed, so a report can be made far from the machine that measured.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import missing, page, tables
+from .answer import Sentence, answers, headline
+from .charts import accuracy_charts, error_chart, setting_charts
+from .errors import ReportsError
+from .figures import save_figures
+from .load import LoadedRun, load_runs
+from .palette import FAMILIES
+from .settings import Setting, split
+from .words import listed, plural
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written, and what it says."""
+
+    folder: Path
+    html: Path
+    markdown: Path
+    figures: list[Path]
+    sentences: list[str]
+    """Which variant to use, in plain text."""
+    warnings: list[str]
+    """What a reader must know about the runs: interrupted, torn lines, unlike machines."""
+
+
+def write(runs: Sequence[str | Path], out: Path | None = None) -> Report:
+    """Writes the report of some run folders to `out`, by default `report` in the first of them.
+
+    Raises ReportsError where nothing can be reported or the folder cannot be written, and ResultsError for a folder
+    that is no run. A report that is there already is replaced.
+    """
+    loaded = load_runs(runs)
+    folder = Path(out) if out is not None else loaded[0].path / "report"
+    _claim(folder)
+    settings = split(loaded)
+    sentences = answers(settings)
+    warnings = [note for run in loaded for note in run.warnings] + _unlike_machines(loaded)
+    figures = save_figures(settings, folder / "figures")
+    context, charts = _content(loaded, settings, sentences, warnings)
+    context["figures"] = [path.relative_to(folder).as_posix() for path in figures if path.suffix == ".png"]
+    html, markdown = folder / "report.html", folder / "report.md"
+    _replace(html, page.html(context, charts))
+    _replace(markdown, page.markdown(context))
+    return Report(folder, html, markdown, figures, [sentence.text for sentence in sentences], warnings)
+
+
+def _content(
+    runs: Sequence[LoadedRun], settings: Sequence[Setting], sentences: Sequence[Sentence], warnings: Sequence[str]
+) -> tuple[dict[str, Any], list[Any]]:
+    """Everything that the templates show."""
+    first = headline(settings)
+    ordered = sorted(settings, key=lambda setting: setting is not first)
+    by_setting: list[dict[str, Any]] = [
+        {
+            "setting": setting,
+            "comparison": tables.comparison(setting),
+            "by_length": tables.by_length(setting),
+            "charts": setting_charts(setting),
+            "error": error_chart(setting),
+        }
+        for setting in ordered
+    ]
+    accuracy = accuracy_charts(ordered)
+    errors = [(part["setting"], part["error"]) for part in by_setting if part["error"] is not None]
+    charts = [chart for part in by_setting for chart in part["charts"]]
+    charts += [chart for _, found in accuracy for chart in found] + [chart for _, chart in errors]
+    records = [record for run in runs for record in run.records]
+    context = {
+        "sentences": sentences,
+        "warnings": warnings,
+        "settings": by_setting,
+        "accuracy": accuracy,
+        "errors": errors,
+        "gaps": missing.gaps(ordered),
+        "remarks": missing.remarks(ordered),
+        "runs": runs,
+        "records": tables.all_records(ordered, [entry for sentence in sentences for entry in sentence.evidence]),
+        "sampling": tables.sampling(ordered),
+        "families": [name for name in FAMILIES if any(e.style.family == name for s in settings for e in s.entries)],
+        "total": len(records),
+        "measured": sum(record.status == "ok" for record in records),
+        "provenance": {run.number: list(_flat(run.run.inputs)) for run in runs},
+        "several_runs": len(runs) > 1,
+    }
+    return context, charts
+
+
+def _unlike_machines(runs: Sequence[LoadedRun]) -> list[str]:
+    """What must be said where figures come from more than one machine."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        for machine in dict.fromkeys([record.machine for record in run.records]):
+            found.setdefault(machine, []).append(run.name)
+    if len(found) < 2:
+        return []
+    machines = listed([f"{fingerprint[:8]} ({listed(names)})" for fingerprint, names in found.items()])
+    return [
+        f"The records come from {plural(len(found), 'unlike machine')}: {machines}; "
+        "each has tables and lines of its own, and no figure of one is divided by one of another"
+    ]
+
+
+def _flat(value: Any, name: str = "") -> Any:
+    """Nested provenance as (name, text) pairs."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)) and any(isinstance(inner, (dict, list, tuple)) for inner in value):
+        for place, inner in enumerate(value):
+            yield from _flat(inner, f"{name}[{place}]")
+    else:
+        text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        yield name, text if len(text) <= 400 else f"{text[:400]} …"
+
+
+def _claim(folder: Path) -> None:
+    """Makes the folder, or raises ReportsError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except FileExistsError:
+        raise ReportsError(f"{folder} is a file, not a folder; choose another --out") from None
+    except OSError as error:
+        raise ReportsError(f"cannot write a report to {folder}: {error.strerror}; choose another --out") from None
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file as a whole, so that nobody opens half of it."""
+    draft = path.with_name(f".{path.name}.tmp")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, path)
+    except OSError as error:
+        raise ReportsError(f"cannot write {path}: {error.strerror}; choose another --out") from None
