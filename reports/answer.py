@@ -85,6 +85,7 @@ def fastest_exact(setting: Setting) -> Sentence:
     failed = setting.at(max(setting.lengths), lambda entry: entry.exact)
     if max(setting.lengths) > length and failed:
         text += f"; at {count(max(setting.lengths))} no exact variant has a time ({fates(failed)})"
+        text += ", but the run has not come to all of them" if setting.run.missing else ""
     return Sentence(text + ".", (first, *named))
 
 
@@ -173,6 +174,8 @@ def _pays(entry: Entry, setting: Setting, length: int, settings: Sequence[Settin
         text += ", timed at this length only, so where it starts to pay is not known"
     elif start == own[0]:
         text += f", clearly faster at each length timed ({lengths(own)})"
+    elif start == length:
+        text += ", at no shorter length clearly faster"
     elif start is not None:
         text += f", clearly faster from {count(start)} tokens on"
     elif (entry.record.ratio or 0.0) >= 1:

@@ -96,7 +96,7 @@ def _escape_markdown(value: Any) -> Any:
     """Text with every sign that Markdown or HTML would act on made plain; markup of the template passes."""
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
-    plain = " ".join(value.split())
+    plain = re.sub(r"\s+", " ", value)
     return _MARKDOWN.sub(lambda match: {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(match[1], "\\" + match[1]), plain)
 
 

@@ -210,10 +210,11 @@ def _names(records: Iterable[Record]) -> tuple[dict[str, str], dict[str, Style]]
 
     Parameters are named only where the same variant was measured with several, and then only those that differ.
     """
+    records = list(records)
+    measured = {record.variant for record in records if record.status == "ok"}
     by_name: dict[str, dict[str, Record]] = {}
-    for record in sorted(
-        records, key=lambda record: record.status != "ok"
-    ):  # what was measured gets the plainest marks
+    # what was measured gets the plainest marks; then by name, so that reports of the same variants look alike
+    for record in sorted(records, key=lambda r: (r.variant not in measured, r.variant, _identity(r))):
         by_name.setdefault(record.variant, {}).setdefault(_identity(record), record)
     labels: dict[str, str] = {}
     styles: dict[str, Style] = {}

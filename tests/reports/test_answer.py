@@ -172,6 +172,18 @@ def test_a_time_in_a_failed_record_is_never_told(tmp_path: Path) -> None:
     assert "no variant needs less" in memory.text
 
 
+def test_paying_only_at_the_last_length_promises_nothing_beyond(tmp_path: Path) -> None:
+    records = [
+        synthetic.timed(name, length, time, baseline="sdpa", base_s=0.1)
+        for length, fast in ((512, 0.2), (1024, 0.05))
+        for name, time in (("sdpa", 0.1), ("block_local", fast))
+    ]
+    text = said(tmp_path, records)[1].text
+    assert "2.00 times as fast as sdpa" in text
+    assert "at no shorter length clearly faster" in text
+    assert "tokens on" not in text
+
+
 def test_longer_lengths_that_failed_are_named(tmp_path: Path) -> None:
     records = [
         synthetic.timed("sdpa", 1024, 0.1, baseline="sdpa", base_s=0.1),

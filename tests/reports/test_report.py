@@ -280,6 +280,14 @@ def test_unlike_machines_are_told_and_not_mixed(tmp_path: Path) -> None:
     assert report.html.read_text(encoding="utf-8").count('<section id="setting-') == 2
 
 
+def test_an_unsteady_machine_is_told(tmp_path: Path) -> None:
+    calm = [synthetic.timed("sdpa", n, 0.1, baseline="sdpa", base_s=0.1) for n in range(100, 110)]
+    wild = [synthetic.timed("naive", n, 0.1, baseline="sdpa", base_s=0.1, time_s_high=0.2) for n in (100, 101)]
+    assert write([synthetic.write(tmp_path / "calm", calm)]).warnings == []
+    (warning,) = write([synthetic.write(tmp_path / "wild", calm + wild)]).warnings
+    assert "in 2 of 12 timed cases the 95 % interval reaches more than 10 % from the median" in warning
+
+
 def test_a_run_named_twice_counts_once(tmp_path: Path) -> None:
     run = synthetic.write(tmp_path / "run", synthetic.sweep()[:12])
     report = write([run, run / ".." / "run"])
