@@ -7,7 +7,9 @@ import pytest
 import attnbench
 from attnbench.variants.registry import variant_class
 
-from .battery import Check, Unsupported, battery, shrunk
+from .battery import Check, battery
+from .shapes import Unsupported
+from .sizes import shrunk
 
 
 def _all() -> list:

@@ -11,7 +11,8 @@ from attnbench.variants.api import Variant, causal_pairs
 from attnbench.variants.linear.performer import projection
 from attnbench.variants.registry import variant_class
 
-from .battery import SMALL, Inputs, Shape, draw, shrunk
+from .shapes import Inputs, Shape, draw
+from .sizes import SMALL, shrunk
 
 N = 53
 both = pytest.mark.parametrize("causal", [True, False], ids=["causal", "noncausal"])

@@ -14,7 +14,8 @@ import attnbench
 from attnbench.variants.api import VariantError
 from attnbench.variants.full import flex, xformers
 
-from .battery import Shape, check_forward, draw
+from .checks import check_forward
+from .shapes import Shape, draw
 
 HERE = Shape(64, 64, True, "float32", head_dim=64, value_dim=64)
 

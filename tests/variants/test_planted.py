@@ -11,8 +11,9 @@ from torch import Tensor
 from attnbench.variants.api import Complexity, State, Supports, Variant
 from attnbench.variants.definitions import masked_softmax, positions
 
-from . import battery as battery_module
-from .battery import Defect, Unsupported, battery
+from . import growth
+from .battery import battery
+from .shapes import Defect, Unsupported
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ BUGS = {
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """These hold every score in memory, so what grows is seen at short lengths."""
-    monkeypatch.setattr(battery_module, "GROWTH_LENGTHS", dict.fromkeys((1.0, 2.0), (512, 1024, 2048)))
+    monkeypatch.setattr(growth, "GROWTH_LENGTHS", dict.fromkeys((1.0, 2.0), (512, 1024, 2048)))
 
 
 def caught_by(attn: Variant, only: str = "") -> set[str]:

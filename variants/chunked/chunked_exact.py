@@ -34,7 +34,7 @@ from ..definitions import masked_softmax, positions
 class ChunkedExact(Variant):
     """Plain matrix products on blocks: what a fused kernel does, written where it can be read."""
 
-    chunk_size: int = 256
+    chunk_size: int = 128
     """C: queries and keys of a block."""
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class ChunkedExact(Variant):
         kv_heads = k.shape[1]
         blind = blind_rows(n_q, k.shape[2]) if causal else 0
         grouped = q[:, :, blind:].reshape(b, kv_heads, h // kv_heads, n_q - blind, -1)  # (B, Hkv, G, Nq, D)
-        out, lse = _ExactAttention.apply(grouped, k, v, causal, scale, self.chunk_size)
+        out, lse = _ExactAttention.apply(grouped, k, v, causal, scale, self.chunk_size)  # type: ignore[no-untyped-call]
         lse = torch.nn.functional.pad(lse.flatten(1, 2), (blind, 0), value=float("-inf"))
         return prepend_zeros(out.flatten(1, 2), blind), lse
 
@@ -82,7 +82,7 @@ class _ExactAttention(torch.autograd.Function):
                 weights = scores.sub_(new_peak).exp_()
                 shrink = (peak - new_peak).exp_()  # 0 at first, where the peak is -inf
                 total.mul_(shrink).add_(weights.sum(dim=-1, keepdim=True))
-                mixed.mul_(shrink).add_(weights @ v[:, :, cols].to(weights.dtype))
+                _add_product(mixed.mul_(shrink), weights, v[:, :, cols])
                 peak = new_peak
             out[:, :, :, rows] = _unfold(mixed.div_(total), q)
             lse[:, :, :, rows] = _unfold(peak + total.log(), q)[..., 0]
@@ -106,12 +106,18 @@ class _ExactAttention(torch.autograd.Function):
             dqi = torch.zeros_like(qi)
             for cols in _seen_chunks(rows, q.shape[3], k.shape[2], c, causal):
                 weights = _scores(qi, k, rows, cols, q.shape[3], causal).sub_(row_lse).exp_()
-                dv[:, :, cols] += weights.mT @ doi
+                _add_product(dv[:, :, cols], weights.mT, doi)
                 dscores = (doi @ v[:, :, cols].to(doi.dtype).mT).sub_(shared).mul_(weights)
-                dqi += dscores @ k[:, :, cols].to(doi.dtype)
-                dk[:, :, cols] += dscores.mT @ qi
+                _add_product(dqi, dscores, k[:, :, cols])
+                _add_product(dk[:, :, cols], dscores.mT, qi)
             dq[:, :, :, rows] = _unfold(dqi.mul_(scale), q)
         return dq, dk.to(k.dtype), dv.to(v.dtype), None, None, None
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a @ b, all (B, Hkv, ·, ·), with no tensor for the product. `out=`: torch counts its operations."""
+    into = total.view(-1, *total.shape[2:])
+    torch.baddbmm(into, a.flatten(0, 1), b.to(total.dtype).flatten(0, 1), out=into)
 
 
 def _chunks(n: int, c: int) -> Iterator[slice]:
@@ -130,7 +136,7 @@ def _fold(x: Tensor, rows: slice) -> Tensor:
 
 def _unfold(x: Tensor, like: Tensor) -> Tensor:
     """(B, Hkv, G·R, D) -> (B, Hkv, G, R, D)."""
-    return x.unflatten(2, (like.shape[2], -1))
+    return x.reshape(*x.shape[:2], like.shape[2], -1, x.shape[-1])
 
 
 def _scores(qi: Tensor, k: Tensor, rows: slice, cols: slice, n_q: int, causal: bool) -> Tensor:

@@ -115,7 +115,7 @@ def _layout(x: Tensor, kv_heads: int, groups: int = 1) -> Tensor:
     """(B, H, N, D) -> (B, N, H, D), or (B, N, Hkv, G, D) where heads come in groups."""
     x = x.transpose(1, 2)
     if x.shape[2] != kv_heads:
-        return x.unflatten(2, (kv_heads, -1))
+        return x.view(*x.shape[:2], kv_heads, -1, x.shape[3])
     return x if groups == 1 else x.unsqueeze(3).expand(-1, -1, -1, groups, -1)
 
 

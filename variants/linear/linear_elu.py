@@ -31,7 +31,7 @@ from ..definitions import positions
 class LinearElu(Variant):
     """Chunks of C: scores inside a chunk, the sum of phi(k) vᵀ for everything before it."""
 
-    chunk_size: int = 128
+    chunk_size: int = 64
     """C: tokens of a chunk (causal form). Changes speed and memory, never the result."""
 
     def __post_init__(self) -> None:

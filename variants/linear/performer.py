@@ -11,6 +11,7 @@ one would drown inputs of large norm in a uniform average, and hide how poor the
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -161,7 +162,7 @@ class Performer(Variant):
         """w·x - ‖x‖²/2 of x · sqrt(scale), (…, D) -> (…, m)."""
         if scale < 0:
             raise VariantError(f"{self.name}: scale must not be negative, its square root is taken; it is {scale}")
-        x = x * scale**0.5
+        x = x * math.sqrt(scale)
         w = projection(self.num_features, x.shape[-1], self.seed, x.dtype, x.device)
         return x @ w.mT - x.square().sum(dim=-1, keepdim=True) / 2
 
@@ -182,7 +183,8 @@ def projection(m: int, d: int, seed: int, dtype: torch.dtype, device: torch.devi
             basis, r = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))
             blocks.append(basis.mT * r.diagonal().sign()[:, None])  # the signs make it uniform over rotations
         norms = torch.randn(m, d, generator=generator, dtype=torch.float64).norm(dim=-1, keepdim=True)
-        return (torch.cat(blocks)[:m] * norms).to(device=device, dtype=dtype)
+        w: Tensor = torch.cat(blocks)[:m] * norms
+        return w.to(device=device, dtype=dtype)
 
 
 def _divide(num: Tensor, den: Tensor) -> Tensor:

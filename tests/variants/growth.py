@@ -1,0 +1,114 @@
+"""The checks of what grows how: peak memory and counted work, over length."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from attnbench.variants.api import Variant
+
+from .shapes import Defect, Inputs, Shape, gradients, prepare
+from .sizes import sized
+
+
+@dataclass(frozen=True)
+class Allocated:
+    """What torch's allocator gave out during a call, in bytes."""
+
+    peak: int
+    """Most that was held at a time, above what was held before."""
+    largest: int
+    """The largest single tensor."""
+
+
+def allocated(call: Callable[[], object]) -> Allocated:
+    """Bytes that a call allocates on the CPU, from the profiler's memory events: exact, as torch asks for them."""
+    call()  # what is made once and kept is not the call's
+    with torch.autograd.profiler.profile(use_device=None, profile_memory=True, use_kineto=True) as profile:
+        call()
+    results = profile.kineto_results
+    if results is None:
+        raise RuntimeError("the profiler gave no events")
+    events = sorted((e for e in results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns())
+    held = peak = largest = 0
+    for event in events:
+        held += event.nbytes()
+        peak, largest = max(peak, held), max(largest, event.nbytes())
+    return Allocated(peak, largest)
+
+
+GROWTH_LENGTHS = {1.0: (4096, 8192, 16384), 2.0: (1536, 3072, 6144)}
+"""N, 2 N and 4 N by the declared exponent of time: as long as is quick, so that what depends on N outgrows the rest."""
+
+GROWTH_SIZE = 128
+"""Of every size parameter while growth is measured: well below the lengths, and not so small that it takes long."""
+
+
+def check_memory_growth(attn: Variant, shape: Shape) -> float:
+    """The exponent with which peak memory grows, against the one that the variant declares.
+
+    Where it declares less than 2, no single tensor may have an entry for each pair of query and key.
+    """
+    declared = attn.complexity.memory
+    attn = sized(attn, GROWTH_SIZE)
+    peaks = []
+    for n in growth_lengths(attn):
+        long = replace(shape, n_q=n, n_k=n, batch=1, heads=1, kv_heads=1)
+        q, k, v, extras = prepare(attn, long)
+
+        used = allocated(functools.partial(_once, attn, shape, (q, k, v), extras))
+        peaks.append(used.peak)
+    if declared < 2 and used.largest >= n * n:
+        raise Defect(f"allocates one tensor of {used.largest} bytes at N = {n}: an entry for each of {n * n} pairs")
+    slope = growth(peaks)
+    if abs(slope - declared) > 0.1:
+        raise Defect(
+            f"peak memory grows as N^{slope:.2f}, declared N^{declared:g}: {peaks} bytes at {growth_lengths(attn)}"
+        )
+    return slope
+
+
+def _once(attn: Variant, shape: Shape, inputs: Inputs, extras: dict[str, Tensor]) -> object:
+    if shape.mode == "train":
+        return gradients(lambda *x, **e: attn(*x, causal=shape.causal, **e), inputs, extras)
+    with torch.no_grad():
+        return attn(*inputs, causal=shape.causal, **extras)
+
+
+def check_work_growth(attn: Variant, shape: Shape) -> float:
+    """The exponent with which counted operations grow, against the one that the variant declares."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    attn = sized(attn, GROWTH_SIZE)
+    counts = []
+    for n in growth_lengths(attn):
+        q, k, v, extras = prepare(attn, replace(shape, n_q=n, n_k=n, batch=1, heads=1, kv_heads=1))
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            attn(q, k, v, causal=shape.causal, **extras)
+        counts.append(counter.get_total_flops())
+    if not all(counts):
+        raise Defect("says that torch's FLOP counter sees its work, but the counter sees none")
+    slope = growth(counts)
+    if abs(slope - attn.complexity.time) > 0.1:
+        raise Defect(
+            f"work grows as N^{slope:.2f}, declared N^{attn.complexity.time:g}: {counts} at {growth_lengths(attn)}"
+        )
+    return slope
+
+
+def growth_lengths(attn: Variant) -> tuple[int, int, int]:
+    """The lengths for a variant of this declared time: those of the next larger exponent that is listed."""
+    return next((ns for time, ns in GROWTH_LENGTHS.items() if attn.complexity.time <= time), GROWTH_LENGTHS[2.0])
+
+
+def growth(figures: Sequence[int]) -> float:
+    """The exponent p of a + b N^p through three figures at N, 2 N and 4 N: a constant scratch buffer drops out."""
+    first, second, third = figures
+    if not first < second < third:
+        return 0.0
+    return math.log2((third - second) / (second - first))

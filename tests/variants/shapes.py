@@ -1,0 +1,130 @@
+"""What a check is made on: a shape, its inputs, and how two results are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attnbench.variants.api import Extra, State, Variant, make_extras
+
+TIGHT = 1e-10
+"""Allowed in float64, over the largest value of what is compared: far above rounding, far below any slip."""
+
+
+class Defect(AssertionError):
+    """A variant does not keep the contract: what was measured, and what is allowed."""
+
+
+class Unsupported(Exception):
+    """A variant says that it cannot run a check's case here; the reasons are its own."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One call. Has the fields of a benchmark case that a variant may look at."""
+
+    n_q: int
+    n_k: int
+    causal: bool
+    dtype: str = "float64"
+    mode: str = "forward"
+    batch: int = 2
+    heads: int = 2
+    kv_heads: int = 2
+    head_dim: int = 8
+    value_dim: int = 8
+    device: str = "cpu"
+
+    def __str__(self) -> str:
+        lengths = f"N={self.n_q}" if self.n_q == self.n_k else f"Nq={self.n_q},Nk={self.n_k}"
+        return f"{lengths},{'causal' if self.causal else 'noncausal'},{self.dtype}"
+
+
+Inputs = tuple[Tensor, Tensor, Tensor]
+
+
+def draw(shape: Shape, seed: int = 0) -> Inputs:
+    """Gaussian q, k, v: drawn in float64, rounded to the shape's dtype."""
+    generator = torch.Generator(device=shape.device).manual_seed(seed)
+    sizes = (
+        (shape.batch, shape.heads, shape.n_q, shape.head_dim),
+        (shape.batch, shape.kv_heads, shape.n_k, shape.head_dim),
+        (shape.batch, shape.kv_heads, shape.n_k, shape.value_dim),
+    )
+    q, k, v = (torch.randn(s, generator=generator, dtype=torch.float64, device=shape.device) for s in sizes)
+    return q.to(_dtype(shape)), k.to(_dtype(shape)), v.to(_dtype(shape))
+
+
+def _dtype(shape: Shape) -> torch.dtype:
+    dtype: torch.dtype = getattr(torch, shape.dtype)
+    return dtype
+
+
+def prepare(
+    attn: Variant, shape: Shape, inputs: Inputs | None = None
+) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    reasons = attn.reasons_against(shape)
+    if reasons:
+        raise Unsupported("; ".join(reasons))
+    q, k, v = inputs or draw(shape)
+    return q, k, v, make_extras(attn, q, k, v)
+
+
+def gradients(call: Callable[..., Tensor], inputs: Inputs, extras: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients by name of a fixed random mix of the outputs."""
+    named = dict(zip("qkv", inputs, strict=True)) | extras
+    leaves = {name: x.detach().clone().requires_grad_() for name, x in named.items()}
+    out = call(*(leaves[name] for name in "qkv"), **{name: leaves[name] for name in extras})
+    mix = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    mix = mix.to(device=out.device, dtype=out.dtype)
+    grads = torch.autograd.grad(out, list(leaves.values()), mix, allow_unused=True, materialize_grads=True)
+    return dict(zip(leaves, grads, strict=True))
+
+
+def compare(what: str, got: Tensor, expected: Tensor, plain: Tensor, top: float | None = None) -> float:
+    """Error of `got` over the largest value, held to twice that of `plain`, the definition in that dtype."""
+    top = float(expected.abs().max()) if top is None else top
+    error = float((got.double() - expected).abs().max())
+    floor = TIGHT if got.dtype == torch.float64 else 4 * torch.finfo(got.dtype).eps
+    allowed = 2 * float((plain.double() - expected).abs().max()) + floor * top
+    if not error <= allowed:  # NaN too
+        raise Defect(f"{what}: error {error:.2e}, allowed {allowed:.2e}, largest value {top:.2e}")
+    return error / top if top else error
+
+
+def close(what: str, got: Tensor, expected: Tensor) -> float:
+    """Error between two results of the same implementation, which rounding alone may set apart."""
+    if got.numel() == 0:
+        return 0.0
+    error = float((got.double() - expected.double()).abs().max())
+    allowed = (TIGHT if got.dtype == torch.float64 else 1e-5) * max(1.0, float(expected.abs().max()))
+    if not error <= allowed:
+        raise Defect(f"{what}: changes by {error:.2e}, allowed {allowed:.2e}")
+    return error
+
+
+def rewrite(x: Tensor, where: slice, dim: int = 2) -> Tensor:
+    """A copy with one part made loud and turned round."""
+    x = x.clone()
+    x[(slice(None),) * dim + (where,)] *= -10
+    return x
+
+
+def length_axis(extra: Extra) -> int:
+    """The axis of an extra that runs along the sequence, or 0."""
+    return next((i for i, axis in enumerate(extra.axes) if axis in ("N", "Nq", "Nk")), 0)
+
+
+def tokens(attn: Variant, extras: dict[str, Tensor], which: slice) -> dict[str, Tensor]:
+    """The extras of some tokens."""
+    axes = {e.name: length_axis(e) for e in attn.extras}
+    return {name: x[(slice(None),) * axes[name] + (which,)] if axes[name] else x for name, x in extras.items()}
+
+
+def same_state(state: State, kept: dict[str, Tensor]) -> None:
+    for name, x in kept.items():
+        if not torch.equal(state[name], x):
+            raise Defect(f"decode writes into the state it was given: {name}")

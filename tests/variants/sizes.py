@@ -1,0 +1,39 @@
+"""A variant with small parameters, and the lengths that are awkward for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import replace
+
+from attnbench.variants.api import Variant
+
+SMALL = {
+    "window_size": 16,
+    "chunk_size": 16,
+    "block_size": 8,
+    "segment_size": 16,
+    "num_landmarks": 16,
+    "num_features": 32,
+    "top_k": 16,
+}
+"""Values of size parameters, by their names, at which short lengths already meet every boundary."""
+
+GRAIN = ("chunk_size", "window_size", "num_landmarks", "block_size", "segment_size", "top_k")
+"""The parameters around whose value lengths are awkward, the telling one first."""
+
+
+def shrunk(cls: type[Variant]) -> Variant:
+    """A variant with its size parameters small, whatever else it is by default."""
+    return cls(**{f.name: SMALL[f.name] for f in dataclasses.fields(cls) if f.name in SMALL})  # type: ignore[arg-type]
+
+
+def sized(attn: Variant, size: int) -> Variant:
+    """A variant with all its size parameters at one value."""
+    return replace(attn, **{name: size for name in SMALL if hasattr(attn, name)})  # type: ignore[type-var]
+
+
+def lengths(attn: Variant) -> list[int]:
+    """1, C - 1, C, C + 1 and a prime of several C, where C is the variant's own grain."""
+    c = next((getattr(attn, name) for name in GRAIN if hasattr(attn, name)), 16)
+    prime = next(n for n in range(3 * c + 5, 9 * c + 50) if all(n % d for d in range(2, n)))
+    return sorted({1, max(1, c - 1), c, c + 1, prime})
