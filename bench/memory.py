@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,17 +28,18 @@ def allocator_peak(call: Callable[[], object], device: str) -> int:
         call()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    return max(0, max(itertools.accumulate(allocator_events(call)), default=0))
+
+
+def allocator_events(call: Callable[[], object]) -> list[int]:
+    """Bytes that torch's CPU allocator gave out (positive) and took back (negative) during `call`, in order."""
     # torch.profiler.profile spends a second on imports; the profiler beneath it records the same events
     with torch.autograd.profiler.profile(use_device=None, profile_memory=True, use_kineto=True) as profiler:
         result = call()
     del result
     assert profiler.kineto_results is not None
     events = [(e.start_ns(), e.nbytes()) for e in profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = peak = 0
-    for _, change in sorted(events, key=lambda event: event[0]):  # stable: equal stamps stay in order
-        held += change
-        peak = max(peak, held)
-    return peak
+    return [change for _, change in sorted(events, key=lambda event: event[0])]  # stable: equal stamps stay in order
 
 
 def resident_peak(call: Callable[[], object]) -> int | None:

@@ -16,6 +16,9 @@ SAMPLE_S = 0.005
 """Calls are repeated within a sample until it lasts this long."""
 SHORT_S = 0.05
 """Calls shorter than this get one untimed call first in each turn: another worker has just used the caches."""
+SETTLE_S = 0.01
+"""Pause after each turn. The threads of a parallel region spin for some milliseconds before they sleep (libgomp), and
+would hold a core while the next worker is timed."""
 WARMUP_S = 0.1
 WARMUP_CALLS = 2
 MAX_CALLS = 1000
@@ -56,6 +59,8 @@ class Stopwatch:
             return self._timed(self.calls)
         finally:
             gc.enable()
+            if not self.cuda:
+                time.sleep(SETTLE_S)
 
     def _timed(self, calls: int) -> float:
         if self.cuda:
@@ -71,7 +76,7 @@ class Stopwatch:
         pairs = []
         for _ in range(calls):
             self.flush.zero_()
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
             self.call()
             end.record()

@@ -1,7 +1,8 @@
 """Every registered variant that runs here, forward and with gradients, grouped by work: `make bench`.
 
 These time what a change of attnbench's own code does to it, with pytest-benchmark's usual options
-(--benchmark-autosave, --benchmark-compare). Figures to publish come from `attnbench run`, which isolates processes and takes turns.
+(--benchmark-autosave, --benchmark-compare). Figures to publish come from `attnbench run`, which isolates processes and
+takes turns.
 """
 
 from __future__ import annotations

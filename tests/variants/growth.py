@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from attnbench.bench.flops import count
+from attnbench.bench.memory import allocator_events
 from attnbench.variants.api import Variant
 
 from .shapes import Defect, Inputs, Shape, gradients, prepare
@@ -29,17 +32,8 @@ class Allocated:
 def allocated(call: Callable[[], object]) -> Allocated:
     """Bytes that a call allocates on the CPU, from the profiler's memory events: exact, as torch asks for them."""
     call()  # what is made once and kept is not the call's
-    with torch.autograd.profiler.profile(use_device=None, profile_memory=True, use_kineto=True) as profile:
-        call()
-    results = profile.kineto_results
-    if results is None:
-        raise RuntimeError("the profiler gave no events")
-    events = sorted((e for e in results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns())
-    held = peak = largest = 0
-    for event in events:
-        held += event.nbytes()
-        peak, largest = max(peak, held), max(largest, event.nbytes())
-    return Allocated(peak, largest)
+    changes = allocator_events(call)
+    return Allocated(peak=max(itertools.accumulate(changes), default=0), largest=max(changes, default=0))
 
 
 GROWTH_LENGTHS = {1.0: (4096, 8192, 16384), 2.0: (1536, 3072, 6144)}
@@ -82,15 +76,11 @@ def _once(attn: Variant, shape: Shape, inputs: Inputs, extras: dict[str, Tensor]
 
 def check_work_growth(attn: Variant, shape: Shape) -> float:
     """The exponent with which counted operations grow, against the one that the variant declares."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     attn = sized(attn, GROWTH_SIZE)
     counts = []
     for n in growth_lengths(attn):
         q, k, v, extras = prepare(attn, replace(shape, n_q=n, n_k=n, batch=1, heads=1, kv_heads=1))
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            attn(q, k, v, causal=shape.causal, **extras)
-        counts.append(counter.get_total_flops())
+        counts.append(count(functools.partial(_once, attn, replace(shape, mode="forward"), (q, k, v), extras)))
     if not all(counts):
         raise Defect("says that torch's FLOP counter sees its work, but the counter sees none")
     slope = growth(counts)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attnbench.bench import error as error_rule
 from attnbench.variants.api import Extra, State, Variant, make_extras
 
-TIGHT = 1e-10
-"""Allowed in float64, over the largest value of what is compared: far above rounding, far below any slip."""
+ROUNDING = {torch.float64: error_rule.FLOAT64_FLOOR, torch.float32: 1e-5, torch.bfloat16: 1e-5, torch.float16: 1e-5}
+"""Allowed between two results of one implementation, over the largest value or 1 if that is larger."""
 
 
 class Defect(AssertionError):
@@ -85,14 +86,11 @@ def gradients(call: Callable[..., Tensor], inputs: Inputs, extras: dict[str, Ten
 
 
 def compare(what: str, got: Tensor, expected: Tensor, plain: Tensor, top: float | None = None) -> float:
-    """Error of `got` over the largest value, held to twice that of `plain`, the definition in that dtype."""
-    top = float(expected.abs().max()) if top is None else top
-    error = float((got.double() - expected).abs().max())
-    floor = TIGHT if got.dtype == torch.float64 else 4 * torch.finfo(got.dtype).eps
-    allowed = 2 * float((plain.double() - expected).abs().max()) + floor * top
+    """Error of `got` over the largest value, held by the harness's rule to `plain`, the definition in that dtype."""
+    error, allowed = error_rule.compare(got, expected, plain, dtype=got.dtype, largest=top)
     if not error <= allowed:  # NaN too
-        raise Defect(f"{what}: error {error:.2e}, allowed {allowed:.2e}, largest value {top:.2e}")
-    return error / top if top else error
+        raise Defect(f"{what}: error {error:.2e} of the largest value, allowed {allowed:.2e}")
+    return error
 
 
 def close(what: str, got: Tensor, expected: Tensor) -> float:
@@ -100,7 +98,7 @@ def close(what: str, got: Tensor, expected: Tensor) -> float:
     if got.numel() == 0:
         return 0.0
     error = float((got.double() - expected.double()).abs().max())
-    allowed = (TIGHT if got.dtype == torch.float64 else 1e-5) * max(1.0, float(expected.abs().max()))
+    allowed = ROUNDING[got.dtype] * max(1.0, float(expected.abs().max()))
     if not error <= allowed:
         raise Defect(f"{what}: changes by {error:.2e}, allowed {allowed:.2e}")
     return error

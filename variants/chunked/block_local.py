@@ -26,7 +26,6 @@ from ..definitions import masked_softmax, positions
     paper='Liu et al. 2018, "Generating Wikipedia by Summarizing Long Sequences", arXiv:1801.10198',
     formula="softmax over the keys with floor(j / C) = floor(i / C), and j <= i if causal",
     reduces_to="softmax attention where chunk_size >= N",
-    counts_flops=False,  # torch\'s counter does not see its own fused kernel on a CPU
 )
 @dataclass(frozen=True)
 class BlockLocal(Variant):

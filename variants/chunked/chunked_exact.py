@@ -84,6 +84,7 @@ class _ExactAttention(torch.autograd.Function):
                 total.mul_(shrink).add_(weights.sum(dim=-1, keepdim=True))
                 _add_product(mixed.mul_(shrink), weights, v[:, :, cols])
                 peak = new_peak
+                del scores, weights  # before the next block's are made
             out[:, :, :, rows] = _unfold(mixed.div_(total), q)
             lse[:, :, :, rows] = _unfold(peak + total.log(), q)[..., 0]
         ctx.save_for_backward(q, k, v, out, lse)
@@ -110,6 +111,7 @@ class _ExactAttention(torch.autograd.Function):
                 dscores = (doi @ v[:, :, cols].to(doi.dtype).mT).sub_(shared).mul_(weights)
                 _add_product(dqi, dscores, k[:, :, cols])
                 _add_product(dk[:, :, cols], dscores.mT, qi)
+                del weights, dscores
             dq[:, :, :, rows] = _unfold(dqi.mul_(scale), q)
         return dq, dk.to(k.dtype), dv.to(v.dtype), None, None, None
 

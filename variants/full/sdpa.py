@@ -36,7 +36,6 @@ BACKENDS = {
     paper='Dao 2023, "FlashAttention-2", arXiv:2307.08691, and the other kernels behind torch\'s function',
     formula="softmax(scale · q kᵀ) v",
     reduces_to="is softmax attention",
-    counts_flops=False,  # torch\'s counter does not see its own fused kernel on a CPU
 )
 @dataclass(frozen=True)
 class Sdpa(SoftmaxAttention):

@@ -29,7 +29,6 @@ from ..blocks import attend, wide
     paper='Xiong et al. 2021, "Nyströmformer", arXiv:2102.03902, eq. 11 and 13',
     formula="softmax(q k~ᵀ) pinv(softmax(q~ k~ᵀ)) softmax(q~ kᵀ) v, ~ the means of m segments",
     reduces_to="softmax attention where num_landmarks >= N, as pinv_steps grows and A is invertible",
-    counts_flops=False,  # torch\'s counter does not see its own fused kernel on a CPU
 )
 @dataclass(frozen=True)
 class Nystrom(Variant):

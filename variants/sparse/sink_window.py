@@ -26,7 +26,6 @@ from ..definitions import masked_softmax, positions
     paper='Xiao et al. 2023, "Efficient Streaming Language Models with Attention Sinks", arXiv:2309.17453',
     formula="softmax over the keys j <= i with j < s or i - j < w",
     reduces_to="causal softmax attention where num_sinks + window_size >= N",
-    counts_flops=False,  # torch\'s counter does not see its own fused kernel on a CPU
 )
 @dataclass(frozen=True)
 class SinkWindow(Variant):

@@ -25,7 +25,6 @@ from ..definitions import masked_softmax, positions
     paper='Beltagy et al. 2020, "Longformer: The Long-Document Transformer", arXiv:2004.05150, sec. 3.1',
     formula="softmax over the keys with 0 <= i - j < w (causal) or |i - j| < w",
     reduces_to="softmax attention where window_size >= N",
-    counts_flops=False,  # torch\'s counter does not see its own fused kernel on a CPU
 )
 @dataclass(frozen=True)
 class SlidingWindow(Variant):
