@@ -67,13 +67,14 @@ class Scheduler:
         ceilings: Callable[[Case], Ceilings],
         save: Callable[[list[Record]], None],
         watcher: Watcher,
+        deadline: float = float("inf"),
         finished: Collection[str] = (),
     ) -> None:
         self.config, self.plan, self.machine = config, plan, machine
         self.ceilings, self.save, self.watcher, self.finished = ceilings, save, watcher, finished
         self.planned = {planned.case.case_id: planned for planned in plan.cases}
         self.ran_out: dict[tuple[Any, ...], tuple[int, str]] = {}
-        self.deadline = time.monotonic() + config.time_budget if config.time_budget else float("inf")
+        self.deadline = deadline  # by time.monotonic()
         self.plugins = list(config.plugins)
 
     def run(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -71,6 +72,7 @@ def run(
 
 def execute(config: Config, out: str | Path | None, *, command: str, watching: Watching) -> Done:
     """Carries out a configuration in a new folder. Raises ValueError for a wrong request, Interrupted at Ctrl-C."""
+    deadline = _deadline(config)
     config = config.model_copy(update={"plugins": [str(Path(plugin).resolve()) for plugin in config.plugins]})
     path = Path(out) if out is not None else Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     RunFolder(path).refuse_used()
@@ -92,13 +94,14 @@ def execute(config: Config, out: str | Path | None, *, command: str, watching: W
         plan = replace(plan, sources={name: _settle(source, path) for name, source in plan.sources.items()})
         run = run.model_copy(update={"inputs": {name: _origin(source) for name, source in plan.sources.items()}})
         folder.write_run(run)
-    return _measure(config, plan, folder, run, [], watching)
+    return _measure(config, plan, folder, run, [], deadline, watching)
 
 
 def resume(out: str | Path, *, watching: Watching) -> Done:
     """Goes on with a run that was stopped or killed: measures the cases that have no record yet."""
     folder, run = RunFolder.reopen(out)
     config = Config.model_validate(run.config)
+    deadline = _deadline(config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)  # a torn line is a case without a record: it is measured again
         records = list(folder.records())
@@ -110,11 +113,17 @@ def resume(out: str | Path, *, watching: Watching) -> Done:
         notes.append(f"resumed on another machine or with other versions: {machine.cpu}, {machine.libraries}")
         run = run.model_copy(update={"ceilings": [], "machine": machine})
     run = run.model_copy(update={"notes": notes, "finished_at": None})
-    return _measure(config, plan, folder, run, records, watching)
+    return _measure(config, plan, folder, run, records, deadline, watching)
 
 
 def _measure(
-    config: Config, plan: Plan, folder: RunFolder, run: Run, records: list[Record], watching: Watching
+    config: Config,
+    plan: Plan,
+    folder: RunFolder,
+    run: Run,
+    records: list[Record],
+    deadline: float,
+    watching: Watching,
 ) -> Done:
     """Ceilings, then every case without a record; run.json is signed off at the end."""
     records = list(records)
@@ -135,6 +144,7 @@ def _measure(
                 ceilings=lambda case: table[_setting(case)],
                 save=save,
                 watcher=watcher,
+                deadline=deadline,
                 finished={record.case_id for record in records},
             ).run()
         except KeyboardInterrupt:
@@ -151,6 +161,11 @@ def _ceilings(plan: Plan, known: list[Ceilings], step: Callable[[str], None]) ->
             step("measuring the machine's ceilings: {}, {}, {} threads".format(*setting))
             table[setting] = ask(roofline.measure, *setting, timeout_s=CEILING_TIMEOUT_S)
     return table
+
+
+def _deadline(config: Config) -> float:
+    """When the time budget ends, by time.monotonic(). Planning counts; a resumed run has its budget anew."""
+    return time.monotonic() + config.time_budget if config.time_budget else float("inf")
 
 
 def _setting(case: Case) -> tuple[str, str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -61,11 +62,11 @@ def register(
         raise VariantError(f"variant {name}: unknown kind {kind!r}; {suggest(kind, KINDS)}")
 
     def decorate(cls: T) -> T:
-        if not issubclass(cls, Variant) or not dataclasses.is_dataclass(cls) or not cls.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        if not (issubclass(cls, Variant) and _is_frozen_dataclass(cls)):
             raise VariantError(
                 f"variant {name}: {cls.__name__} must derive from Variant and be a @dataclass(frozen=True)"
             )
-        bare = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+        bare = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]  # type: ignore[arg-type]
         if bare:
             raise VariantError(f"variant {name}: the parameters {', '.join(bare)} need defaults")
         taken = _variants.get(name)
@@ -79,6 +80,10 @@ def register(
         return cls
 
     return decorate
+
+
+def _is_frozen_dataclass(cls: Any) -> bool:
+    return dataclasses.is_dataclass(cls) and bool(getattr(cls, "__dataclass_params__").frozen)  # noqa: B009 - untyped
 
 
 def _origin(cls: type) -> str:
@@ -163,12 +168,10 @@ def discover() -> None:
     if _discovered:
         return
     _discovered = True
-    package = __package__
     for folder in FOLDERS:
         for path in sorted((Path(__file__).parent / folder).glob("[!_]*.py")):
-            _attempt(
-                f"variants/{folder}/{path.name}", lambda m=f"{package}.{folder}.{path.stem}": importlib.import_module(m)
-            )
+            module = f"{__package__}.{folder}.{path.stem}"
+            _attempt(f"variants/{folder}/{path.name}", functools.partial(importlib.import_module, module))
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         _attempt(f"entry point {entry.name} = {entry.value}", entry.load)
 

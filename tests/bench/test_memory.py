@@ -64,23 +64,28 @@ def test_naive_grows_quadratically() -> None:
     assert slope == pytest.approx(2.0, abs=0.1)
 
 
-@pytest.mark.parametrize("mode", ["forward", "train"])
-@pytest.mark.parametrize("variant", ["chunked_exact", "sliding_window", "linear_elu"])
+LENGTHS = [2048, 4096, 8192, 16384, 32768]
+
+
+def memory_slope(variant: str, mode: str) -> float:
+    """Slope of log allocator peak over log length."""
+    return float(np.polyfit(np.log(LENGTHS), np.log([peak(variant, n, mode=mode) for n in LENGTHS]), 1)[0])
+
+
+@pytest.mark.parametrize(
+    ("variant", "mode"),
+    [
+        # linear in memory, quadratic in time
+        pytest.param("chunked_exact", "forward", marks=pytest.mark.slow),
+        pytest.param("chunked_exact", "train", marks=pytest.mark.slow),
+        ("sliding_window", "forward"),
+        ("sliding_window", "train"),
+        ("linear_elu", "forward"),
+        ("linear_elu", "train"),
+    ],
+)
 def test_linear_forms_grow_linearly_from_2k_to_32k(variant: str, mode: str) -> None:
-    if mode == "train" and variant == "chunked_exact":
-        lengths = [2048, 4096, 8192]  # quadratic in time: the rest is in the slow test below
-    else:
-        lengths = [2048, 4096, 8192, 16384] if variant == "chunked_exact" else [2048, 4096, 8192, 16384, 32768]
-    slope = np.polyfit(np.log(lengths), np.log([peak(variant, n, mode=mode) for n in lengths]), 1)[0]
-    assert slope == pytest.approx(1.0, abs=0.1)
-
-
-@pytest.mark.slow
-def test_chunked_exact_grows_linearly_up_to_32k() -> None:
-    lengths = [2048, 8192, 32768]
-    for mode in ("forward", "train"):
-        slope = np.polyfit(np.log(lengths), np.log([peak("chunked_exact", n, mode=mode) for n in lengths]), 1)[0]
-        assert slope == pytest.approx(1.0, abs=0.1)
+    assert memory_slope(variant, mode) == pytest.approx(1.0, abs=0.1)
 
 
 def test_the_resident_mark_sees_memory_past_the_allocator() -> None:
