@@ -166,14 +166,15 @@ def faster_from(entry: Entry, setting: Setting) -> int | None:
 def _pays(entry: Entry, setting: Setting, length: int, settings: Sequence[Setting]) -> tuple[str, list[Entry]]:
     """How an inexact variant stands against the fastest exact one at a length, from where on, and its fidelity."""
     base = setting.baseline(length)
-    text = f"{entry.label}, {_against(entry, base.label if base else 'its baseline')}"
+    named = entry.label if not entry.parameters or "(" in entry.label else f"{entry.label} ({entry.parameters})"
+    text = f"{named}, {_against(entry, base.label if base else 'its baseline')}"
     compared = {other.length for other in setting.entries if other in setting.compared(other.length)}
     own = sorted({other.length for other in setting.entries if other.label == entry.label and other.timed})
     start = faster_from(entry, setting)
     if len(compared) == 1 or len(own) == 1:
         text += ", timed at this length only, so where it starts to pay is not known"
     elif start == own[0]:
-        text += f", clearly faster at each length timed ({lengths(own)})"
+        text += f", clearly faster at every length timed, {lengths(own)}"
     elif start == length:
         text += ", at no shorter length clearly faster"
     elif start is not None:

@@ -44,6 +44,11 @@ class Entry:
         return self.record.kind == "exact"
 
     @property
+    def parameters(self) -> str:
+        """All hyper-parameters, defaults too: what was measured is these values, not a name."""
+        return ", ".join(f"{key}={_plain(value)}" for key, value in self.record.params.items())
+
+    @property
     def anchor(self) -> str:
         return f"record-{self.run.number}-{self.record.case_id}"
 

@@ -42,7 +42,8 @@ def test_sentences_recomputed_from_the_records_alone(tmp_path: Path) -> None:
     assert naive.case_id in {e.record.case_id for e in exact.evidence}
 
     best = min((r for r in ok if r.kind != "exact"), key=lambda r: r.ratio or 0)
-    assert f"is {best.variant}, {1 / best.ratio:.3g} times as fast as {fastest.variant}" in beyond.text
+    params = ", ".join(f"{key}={value}" for key, value in best.params.items())
+    assert f"is {best.variant} ({params}), {1 / best.ratio:.3g} times as fast as {fastest.variant}" in beyond.text
     assert f"{1 / best.ratio_high:.3g}–{1 / best.ratio_low:.3g}" in beyond.text
     same = [r for r in records if r.variant == best.variant and r.group_id in {g.group_id for g in records}]
     line = [r for r in same if r.mode == "forward" and r.causal and r.inputs == "gaussian" and r.status == "ok"]
