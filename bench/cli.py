@@ -113,7 +113,7 @@ def show(name: str, plugins: tuple[str, ...], as_json: bool) -> None:
 
 @main.command()
 @click.argument("config", required=False, metavar="[CONFIG.toml]")
-@click.option("--preset", metavar="NAME", help="quick (default), standard or long.")
+@click.option("--preset", metavar="NAME", help="quick, standard or long.")
 @click.option("--variants", metavar="A,B(x=1)", help="Names with parameters, or all.")
 @click.option("--seq-lens", metavar="N,…", help="Sequence lengths.")
 @click.option("--modes", metavar="M,…", help="forward, train.")
@@ -144,7 +144,12 @@ def run(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Measure a sweep: the preset quick, a preset or a CONFIG.toml, with options over either."""
+    """Measure a sweep: a preset or a CONFIG.toml with options over it, or the options alone.
+
+    With neither, options such as --variants or --seq-lens describe the whole sweep, and what they leave out has the
+    defaults of a file: forward, causal, float32 on the CPU, gaussian input, 4 heads of 64, length 1024. With nothing at
+    all, the preset quick is run.
+    """
     from .config import DEFAULT_PRESET, build
     from .progress import Quiet, Terminal
     from .sweep import Interrupted, execute
@@ -172,7 +177,10 @@ def run(
 
 
 GRID_OPTIONS = frozenset(
-    ("variants", "seq_lens", "modes", "causal", "dtypes", "devices", "threads", "inputs", "batch", "heads", "head_dim")
+    (
+        *("variants", "seq_lens", "modes", "causal", "dtypes", "devices", "threads", "inputs"),
+        *("batch", "heads", "kv_heads", "head_dim", "seed"),
+    )
 )
 """Options that describe a sweep: with any of them, and neither file nor preset, they are the whole of it."""
 
@@ -228,10 +236,18 @@ def _conclude(done: Done, named: set[str], with_report: bool, as_json: bool) -> 
             )
         told_counts = ", ".join(f"{count} {status}" for status, count in counts.most_common())
         click.echo(f"{len(done.records)} cases: {told_counts}. Results: {done.folder}")
+        if not counts["ok"]:
+            for reason in dict.fromkeys(record.reasons[0] for record in done.records if record.reasons):
+                click.echo(f"not measured: {reason}")
+        elif not with_report:
+            click.echo(f"Compare them: attnbench report {done.folder}")
     if with_report:
         from ..reports.report import write
 
         report = write([done.folder])
+        if not as_json:
+            for warning in report.warnings:
+                click.echo(f"warning: {warning}", err=True)
         told |= {"report": str(report.html), "sentences": report.sentences}
         if not as_json:
             _echo_report(report)
@@ -302,7 +318,8 @@ def capture(
         return
     click.echo(
         f"{out}: {len(info.layers)} layers × {info.windows} windows × {info.heads} heads × {info.seq_len} tokens × "
-        f"{info.head_dim}, of {info.model} over {info.text}. Use it with: attnbench run --inputs captured:{out}"
+        f"{info.head_dim}, of {info.model} over {info.text}. Use it with: attnbench run --inputs captured:{out} "
+        f"--seq-lens {info.seq_len} --{'' if info.causal else 'no-'}causal"
     )
 
 

@@ -93,6 +93,11 @@ def make_plan(config: Config, capture_folder: Path) -> Plan:
         Planned(case, [*reasons, *about["reasons"]], about["fields"])
         for (case, reasons), about in zip(laid_out, described, strict=True)
     ]
+    for name, source in sources.items():
+        masks = {planned.case.causal for planned in cases if planned.case.inputs == name and not planned.reasons}
+        if source.info is not None and (not source.info.causal) in masks:
+            own, ours = ("causally", "non-causal") if source.info.causal else ("both ways", "causal")
+            notes.append(f"the model behind {name} attends {own}: {ours} cases on its q, k, v are not what it computes")
     return Plan(cases, sources, notes)
 
 

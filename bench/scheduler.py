@@ -51,6 +51,13 @@ class Turn:
     stopped_by: str | None = None
 
     @property
+    def interrupted(self) -> bool:
+        """Most samples took over twice the fastest: the system gave the cores to others, in slices as regular as a
+        steady time."""
+        assert self.interval is not None
+        return self.interval.value > 2 * min(self.samples)
+
+    @property
     def case(self) -> Case:
         return self.planned.case
 
@@ -155,7 +162,7 @@ class Scheduler:
 
     def _stop(self, turn: Turn, done: int) -> str | None:
         assert turn.interval is not None
-        if turn.interval.half_width <= self.config.precision:
+        if turn.interval.half_width <= self.config.precision and not turn.interrupted:
             return "precision"
         if turn.sampling_s >= self.config.case_time or time.monotonic() > self.deadline:
             return "time"
@@ -243,8 +250,17 @@ class Scheduler:
             "samples_s": turn.samples,
             "stopped_by": turn.stopped_by,
             "tokens_per_s": case.batch * case.n_q / time_s,
-            "ceiling_share": share(case, turn.planned.fields["flops_needed"], time_s, self.ceilings(case)),
         }
+        figures["reasons"] = notes = []
+        if turn.interrupted:
+            notes.append(
+                f"half of its samples took over twice the fastest, {min(turn.samples):.3g} s: the machine was busy"
+            )
+        reached = share(case, turn.planned.fields["flops_needed"], time_s, self.ceilings(case))
+        if reached <= 1:
+            figures["ceiling_share"] = reached
+        else:
+            notes.append("no share of the ceiling: its `flops_needed` is more than this machine can do in its time")
         if baseline is not None:
             ratio = paired_ratio(turn.samples, baseline.samples)
             figures |= {

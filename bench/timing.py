@@ -40,13 +40,13 @@ class Stopwatch:
     def warm_up(self) -> float:
         """Calls for a while, so that a sample's size can be chosen; returns the time that it took."""
         start = time.perf_counter()
-        last = self._timed(1)
-        calls, spent = 1, last
+        self._timed(1)
+        calls, spent, best = 1, time.perf_counter() - start, float("inf")
         while calls < WARMUP_CALLS or (spent < WARMUP_S and calls < MAX_CALLS):
-            last = self._timed(1)
+            best = min(best, self._timed(1))  # the last call may be one that the system interrupted
             spent, calls = time.perf_counter() - start, calls + 1
-        self.call_s = last
-        self.calls = 1 if self.cuda else max(1, min(MAX_CALLS, round(SAMPLE_S / max(last, 1e-9))))
+        self.call_s = best
+        self.calls = 1 if self.cuda else max(1, min(MAX_CALLS, round(SAMPLE_S / max(best, 1e-9))))
         return spent
 
     def sample(self) -> float:

@@ -14,5 +14,5 @@ def suggest(wrong: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: what was probably meant, and what there is."""
     known = sorted(known)
     close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
-    meant = f"did you mean {close[0]!r}? " if close else ""
-    return f"{meant}There is: {', '.join(known) or 'nothing'}."
+    there_is = f"here is: {', '.join(known) or 'nothing'}."
+    return f"did you mean {close[0]!r}? T{there_is}" if close else f"t{there_is}"

@@ -150,7 +150,7 @@ def test_figures_of_the_same_records_are_the_same(tmp_path: Path) -> None:
 def test_markdown_shows_tables_and_figures(report: Report) -> None:
     text = report.markdown.read_text(encoding="utf-8")
     assert "![figures/time.png](<figures/time.png>)" in text
-    rows = [line for line in text.splitlines() if line.startswith("| linear\\_elu |")]
+    rows = [line for line in text.splitlines() if line.startswith("| linear\\_elu (chunk")]
     assert rows
     head = next(line for line in text.splitlines() if line.startswith("| Variant |"))
     assert rows[0].count("|") == head.count("|")

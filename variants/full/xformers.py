@@ -73,6 +73,9 @@ class Xformers(SoftmaxAttention):
             for op in operators:
                 for why in op.not_supported_reasons(inputs):
                     said.setdefault(why, []).append(op.NAME)
+            # where no operator runs on the device at all, what else each would refuse is no help to anyone
+            device = {why: ops for why, ops in said.items() if why.startswith("device=")}
+            said = device if sum(map(len, device.values())) >= len(operators) else said
             return ([problem] if problem else []) + [f"{why} ({', '.join(ops)})" for why, ops in said.items()]
 
 
