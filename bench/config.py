@@ -45,7 +45,7 @@ def _listed(value: object) -> object:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0, le=1e6, allow_inf_nan=False)]
 Names = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
 Sizes = Annotated[list[Size], BeforeValidator(_listed), Field(min_length=1)]
 Flags = Annotated[list[Annotated[bool, Field(strict=True)]], BeforeValidator(_listed), Field(min_length=1)]
@@ -63,21 +63,23 @@ class Sweep(BaseModel):
     causal: Flags = [True]
     dtypes: Names = ["float32"]
     devices: Names = ["cpu"]
-    threads: Sizes = Field(default_factory=lambda: [cores()])
+    threads: Annotated[
+        list[Annotated[int, Field(ge=1, le=4096, strict=True)]], BeforeValidator(_listed), Field(min_length=1)
+    ] = Field(default_factory=lambda: [cores()])
     inputs: Names = ["gaussian"]
     batch: Size = 1
     heads: Size = 4
     kv_heads: Size | None = None
     """Key/value heads; as many as query heads where it is not given."""
     head_dim: Size = 64
-    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
 
     @field_validator("modes", "dtypes", "devices")
     @classmethod
     def _known(cls, values: list[str], info: Any) -> list[str]:
         known = {"modes": MODES, "dtypes": DTYPES, "devices": DEVICES}[info.field_name]
         for value in values:
-            name = value.split(":")[0] if info.field_name == "devices" else value
+            name = re.sub(r"^cuda:\d+$", "cuda", value) if info.field_name == "devices" else value
             if name not in known:
                 raise ValueError(f"unknown {info.field_name.removesuffix('s')} {value!r}; {suggest(value, known)}")
         return values
@@ -108,11 +110,18 @@ class Config(BaseModel):
     """Seconds of samples for each case, where `precision` is not reached sooner."""
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Half width of the median's interval, as a share of it, at which a case has enough samples."""
-    min_rounds: Size = 5
+    min_rounds: Annotated[int, Field(ge=5, strict=True)] = 5
+    """Fewer samples have no spread worth the name."""
     max_rounds: Size = 100
     timeout: Seconds = 300.0
     """Seconds for any one step of a case; a case that takes longer is killed and recorded as `timeout`."""
     plugins: Annotated[list[str], BeforeValidator(_listed)] = []
+
+    @model_validator(mode="after")
+    def _orders(self) -> Config:
+        if self.max_rounds < self.min_rounds:
+            raise ValueError(f"max_rounds must not be below min_rounds, but {self.max_rounds} < {self.min_rounds}")
+        return self
 
     @property
     def named(self) -> set[str]:
@@ -156,8 +165,13 @@ def from_dict(document: Mapping[str, Any], options: Mapping[str, Any], where: st
     shared = {key: value for key, value in document.items() if key in SWEEP_KEYS}
     asked = {key: value for key, value in options.items() if key in SWEEP_KEYS}
     run = {key: value for source in (document, options) for key, value in source.items() if key in RUN_KEYS}
+    return validated({**run, "sweep": [{**shared, **table, **asked} for table in tables]}, where)
+
+
+def validated(document: Mapping[str, Any], where: str) -> Config:
+    """A whole configuration, as run.json keeps it. Raises ConfigError."""
     try:
-        return Config.model_validate({**run, "sweep": [{**shared, **table, **asked} for table in tables]})
+        return Config.model_validate(document)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_sentence(error)}") from None
 

@@ -5,7 +5,8 @@ What needs torch (which variants exist, what they refuse, capturing real input) 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,17 +70,20 @@ def ask(function: Any, *args: Any, timeout_s: float | None = None) -> Any:
         raise BenchError(f"{function.__name__} took longer than {timeout_s:g} s") from None
 
 
-def make_plan(config: Config, capture_folder: Path) -> Plan:
-    """Resolves variants and inputs and lays out the cases. Raises BenchError for what does not exist."""
+def make_plan(config: Config, capture_folder: Path, files: Mapping[str, str] | None = None) -> Plan:
+    """Resolves variants and inputs and lays out the cases. Raises BenchError for what does not exist.
+
+    `files` says where the capture files of a resumed run lie, whose own names may be relative to another folder.
+    """
     from . import worker
 
-    plugins = [str(Path(plugin).resolve()) for plugin in config.plugins]
+    plugins = [os.path.abspath(plugin) for plugin in config.plugins]
     specs = list(dict.fromkeys(spec for sweep in config.sweep for spec in sweep.variants))
     resolved, failures = ask(worker.resolve, specs, plugins)
     notes = [f"{where} could not be loaded: {why}" for where, why in failures.items()]
 
     sources = {
-        name: open_source(name, config, capture_folder)
+        name: open_source(name, config, capture_folder, files or {})
         for name in dict.fromkeys(name for sweep in config.sweep for name in sweep.inputs)
         if inputs.is_captured(name)
     }
@@ -164,7 +168,7 @@ def shape_of(sweep: Sweep, name: str, length: int, sources: dict[str, Source]) -
     return shape, [why_not] if why_not else []
 
 
-def open_source(name: str, config: Config, folder: Path) -> Source:
+def open_source(name: str, config: Config, folder: Path, files: Mapping[str, str]) -> Source:
     """The file behind a captured input. The packaged model is captured now, into the run's folder.
 
     A named file that cannot be used raises InputsError. The packaged model may be missing (it comes with an extra):
@@ -172,6 +176,7 @@ def open_source(name: str, config: Config, folder: Path) -> Source:
     """
     _, _, path = name.partition(":")
     if path:
+        path = files.get(name, path)
         return Source(path, read_info(Path(path)))
     windows = max(sweep.batch for sweep in config.sweep if name in sweep.inputs)
     target = folder / "captured.safetensors"

@@ -104,13 +104,17 @@ class Scheduler:
             else:
                 able.append(planned)
         turns: list[Turn] = []
+        # what was measured before a resume did not take turns with these: no ratio may join them
+        apart = any(
+            p.case.case_id in self.finished and p.case.group_id == group[0].case.group_id for p in self.plan.cases
+        )
         try:
             for planned in able:
                 if (turn := self._set_up(planned)) is not None:
                     turns.append(turn)
             turns = self._rounds(turns)
             turns = [turn for turn in turns if self._weigh(turn)]
-            self._finish(self._measured(turns))
+            self._finish(self._measured(turns, apart))
         finally:
             for turn in turns:
                 turn.child.close()
@@ -230,9 +234,9 @@ class Scheduler:
             **{**planned.fields, **fields},
         )
 
-    def _measured(self, turns: list[Turn]) -> list[Record]:
-        """The records of a group, with ratios to its fastest exact variant."""
-        exact = [turn for turn in turns if turn.planned.fields["kind"] == "exact"]
+    def _measured(self, turns: list[Turn], apart: bool) -> list[Record]:
+        """The records of a group, with ratios to its fastest exact variant: none where it was measured in two parts."""
+        exact = [turn for turn in turns if turn.planned.fields["kind"] == "exact" and not apart]
         baseline = min(exact, key=lambda turn: turn.interval.value, default=None)  # type: ignore[union-attr]
         return [self._record(turn.planned, **self._figures(turn, baseline)) for turn in turns]
 

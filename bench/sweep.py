@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -18,7 +19,7 @@ from ..results.run import Ceilings, Run
 from ..results.store import ResultsWarning, RunFolder
 from . import environment, roofline
 from .case import Case
-from .config import Config, build, from_dict
+from .config import Config, build, from_dict, validated
 from .errors import ConfigError
 from .plan import Plan, Source, ask, make_plan
 from .progress import Quiet, Watching
@@ -73,7 +74,7 @@ def run(
 def execute(config: Config, out: str | Path | None, *, command: str, watching: Watching) -> Done:
     """Carries out a configuration in a new folder. Raises ValueError for a wrong request, Interrupted at Ctrl-C."""
     deadline = _deadline(config)
-    config = config.model_copy(update={"plugins": [str(Path(plugin).resolve()) for plugin in config.plugins]})
+    config = config.model_copy(update={"plugins": [os.path.abspath(plugin) for plugin in config.plugins]})
     path = Path(out) if out is not None else Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     RunFolder(path).refuse_used()
     with tempfile.TemporaryDirectory(prefix="attnbench-") as scratch, watching.planning():
@@ -100,13 +101,14 @@ def execute(config: Config, out: str | Path | None, *, command: str, watching: W
 def resume(out: str | Path, *, watching: Watching) -> Done:
     """Goes on with a run that was stopped or killed: measures the cases that have no record yet."""
     folder, run = RunFolder.reopen(out)
-    config = Config.model_validate(run.config)
+    config = validated(run.config, f"{out}/run.json")
     deadline = _deadline(config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultsWarning)  # a torn line is a case without a record: it is measured again
         records = list(folder.records())
     with watching.planning():
-        plan = make_plan(config, Path(out) / INPUTS)
+        files = {name: str(origin["file"]) for name, origin in run.inputs.items() if origin.get("file")}
+        plan = make_plan(config, Path(out) / INPUTS, files)
     notes = list(run.notes)
     machine = environment.machine()
     if machine.fingerprint != run.machine.fingerprint:
@@ -147,9 +149,11 @@ def _measure(
                 deadline=deadline,
                 finished={record.case_id for record in records},
             ).run()
+            folder.write_run(run.model_copy(update={"finished_at": _now()}))
         except KeyboardInterrupt:
             raise Interrupted(folder.path, len(records), len(plan.cases)) from None
-    folder.write_run(run.model_copy(update={"finished_at": _now()}))
+        finally:
+            folder.close()
     return Done(folder.path, records, run.notes)
 
 
@@ -188,7 +192,7 @@ def _origin(source: Source) -> dict[str, Any]:
     if source.info is None:
         return {"why_not": source.why_not}
     origin = {key: value for key, value in asdict(source.info).items() if key != "tokens"}
-    return {**origin, "file": None if source.ours else source.path}
+    return {**origin, "file": None if source.ours else str(Path(source.path or "").resolve())}
 
 
 def _now() -> str:

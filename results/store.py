@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from .errors import ResultsError
 from .record import Record
 from .run import Run
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +35,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._held: IO[str] | None = None
 
     @classmethod
     def create(cls, path: str | Path, run: Run) -> RunFolder:
@@ -39,13 +44,11 @@ class RunFolder:
         folder.refuse_used()
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
-            # exclusive creation: of two runs that start at once, one gets the folder
-            (folder.path / RECORDS).touch(exist_ok=False)
+            folder._hold()
+            folder.refuse_used()
             folder.write_run(run)
         except FileExistsError:
-            if not folder.path.is_dir():
-                raise ResultsError(f"{path} is a file, not a folder; choose another --out") from None
-            raise ResultsError(f"{path} was taken by another run just now; choose another --out") from None
+            raise ResultsError(f"{path} is a file, not a folder; choose another --out") from None
         except OSError as error:
             raise ResultsError(f"cannot write a run to {path}: {error.strerror}; choose another --out") from None
         return folder
@@ -56,6 +59,7 @@ class RunFolder:
         folder = cls(path)
         run = folder.run()
         try:
+            folder._hold()
             with (folder.path / RECORDS).open("r+b") as file:
                 if file.seek(0, os.SEEK_END):
                     file.seek(-1, os.SEEK_END)
@@ -65,9 +69,32 @@ class RunFolder:
             raise ResultsError(f"cannot write to {folder.path / RECORDS}: {error.strerror}") from None
         return folder, run
 
+    def _hold(self) -> None:
+        """Keeps every other run out of the folder for as long as this process lives. A kill lets go of it too."""
+        self._held = (self.path / RECORDS).open("a", encoding="utf-8")
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.close()
+                raise ResultsError(
+                    f"another run is writing to {self.path}; wait for it, or choose another --out"
+                ) from None
+
+    def close(self) -> None:
+        """Lets go of the folder."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
     def refuse_used(self) -> None:
         """Raises ResultsError where the folder holds a run already."""
-        if (self.path / RUN).exists() or (self.path / RECORDS).exists():
+        records = self.path / RECORDS
+        try:
+            used = (self.path / RUN).exists() or (records.exists() and records.stat().st_size > 0)
+        except OSError as error:
+            raise ResultsError(f"cannot write a run to {self.path}: {error.strerror}; choose another --out") from None
+        if used:
             raise ResultsError(
                 f"{self.path} holds another run already; choose another --out, go on with it by --resume, or remove it"
             )

@@ -7,11 +7,14 @@ A module that fails to import is kept in `failures()` and reported; it takes not
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -69,6 +72,8 @@ def register(
         bare = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]  # type: ignore[arg-type]
         if bare:
             raise VariantError(f"variant {name}: the parameters {', '.join(bare)} need defaults")
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+            _check_plain(name, field.name, field.default)
         taken = _variants.get(name)
         if taken is not None and _origin(taken) != _origin(cls):
             raise VariantError(f"variant name {name!r} is taken by {_origin(taken)}; choose another")
@@ -120,11 +125,20 @@ def get(spec: str, /, **params: Any) -> Variant:
         if key not in fields:
             raise VariantError(f"{name} has no parameter {key!r}; {suggest(key, fields)}")
         default = fields[key].default
+        _check_plain(name, key, value)
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
             params[key] = float(value)
         elif default is not None and type(value) is not type(default):
             raise VariantError(f"{name}: {key} must be of type {type(default).__name__}, not {value!r}")
     return cls(**params)
+
+
+def _check_plain(name: str, key: str, value: Any) -> None:
+    """A parameter becomes part of every record: it must be plain data that JSON can hold."""
+    if not (
+        value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value))
+    ):
+        raise VariantError(f"{name}: {key} must be a whole or finite number, text, True, False or None, not {value!r}")
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
@@ -179,8 +193,9 @@ def discover() -> None:
 def _attempt(where: str, load: Callable[[], Any]) -> None:
     before = set(_variants)
     try:
-        load()
-    except Exception as error:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for answers, JSON among them
+            load()
+    except (Exception, SystemExit) as error:
         # Whatever a foreign module raises must not take the others down: it is kept, and shown by `list` and `run`.
         _failures[where] = f"{type(error).__name__}: {error}"
         for name in set(_variants) - before:
@@ -193,10 +208,14 @@ def load_plugin(path: str | Path) -> list[str]:
     Raises VariantError where the file cannot be read, raises at import, or registers nothing.
     """
     discover()
-    path = Path(path).resolve()
-    if not path.is_file():
+    try:
+        path = Path(path).resolve()
+        there = path.is_file()
+    except (ValueError, OSError):  # a null byte, a name too long
+        there = False
+    if not there:
         raise VariantError(f"plugin {path} does not exist or is not a file")
-    name = f"attnbench_plugin_{re.sub(r'[^a-zA-Z0-9_]', '_', str(path))}"
+    name = f"attnbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
     if name in sys.modules:
         return sorted(n for n, cls in _variants.items() if cls.__module__ == name)
     spec = importlib.util.spec_from_file_location(name, path)
@@ -206,7 +225,8 @@ def load_plugin(path: str | Path) -> list[str]:
     sys.modules[name] = module
     before = set(_variants)
     try:
-        spec.loader.exec_module(module)
+        with contextlib.redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         for added in set(_variants) - before:

@@ -100,7 +100,26 @@ class WrongShape(SoftmaxAttention):
         return attend(q, k, v, scale, future(q, k))[:, :, 1:]
 
 
+@planted("mask_wrong_by_one_in_many")
+@dataclass(frozen=True)
+class MaskWrongByOneInMany(SoftmaxAttention):
+    def forward(self, q, k, v, *, causal, scale):
+        hidden = future(q, k)
+        hidden[q.shape[2] // 2 :, 0] = True  # one key too few, where each weighs little
+        return attend(q, k, v, scale, hidden)
+
+
 # faults that are no wrong result
+
+
+@planted("ignores_q_and_k")
+@dataclass(frozen=True)
+class IgnoresQAndK(SoftmaxAttention):
+    def weights(self, q, k, *, causal, scale, rows):
+        return torch.eye(q.shape[2], dtype=q.dtype)[rows].expand(*q.shape[:2], -1, -1)
+
+    def forward(self, q, k, v, *, causal, scale):
+        return v.clone()
 
 
 @planted("raises")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -73,6 +74,14 @@ FILES = [
     ("seq_lens = ['16']", ["seq_lens", "valid integer"]),
     ("causal = ['yes']", ["causal", "valid boolean"]),
     ("precision = 2.0", ["precision", "less than 1"]),
+    ("max_rounds = 3", ["max_rounds", "3 < 5"]),
+    ("min_rounds = 1", ["min_rounds", "greater than or equal to 5"]),
+    ("timeout = inf", ["timeout"]),
+    ("timeout = 1e9", ["timeout", "less than or equal"]),
+    ("seed = 1000000000000000000000000000000", ["seed"]),
+    ("threads = [1099511627776]", ["threads", "4096"]),
+    ("devices = ['cpu:5']", ["unknown device 'cpu:5'"]),
+    ('plugins = ["a\\u0000b.py"]', ["does not exist"]),
     ("seq_lens = []", ["seq_lens", "at least 1"]),
     ("heads = 4\nkv_heads = 3", ["3 does not divide 4"]),
 ]
@@ -98,6 +107,40 @@ def test_a_plugin_that_raises_at_import(cli: Callable[..., Any], tmp_path: Path)
     refused(cli("list", "--plugin", tmp_path / "q.py"), "q.py raised SystemExit")
     (tmp_path / "r.py").write_text("x = 1")
     refused(cli("list", "--plugin", tmp_path / "r.py"), "registers no variant")
+
+
+def test_a_plugin_with_parameters_that_are_no_data(cli: Callable[..., Any], tmp_path: Path) -> None:
+    source = (Path(__file__).parent / "planted.py").read_text().split("# faults that")[0]
+    (tmp_path / "p.py").write_text(
+        source.replace(
+            "class MissingScale(SoftmaxAttention):", "class MissingScale(SoftmaxAttention):\n    t: tuple = (1, 2)\n"
+        )
+    )
+    refused(cli("list", "--plugin", tmp_path / "p.py"), "t must be a whole or finite number", "(1, 2)")
+    args = ["run", "--variants", "nystrom(num_landmarks=1e999)", "--seq-lens", "16", "--out", tmp_path / "run"]
+    refused(cli(*args), "num_landmarks", "inf")
+
+
+def test_plugins_whose_names_differ_in_punctuation_only(cli: Callable[..., Any], tmp_path: Path) -> None:
+    source = (Path(__file__).parent / "planted.py").read_text().split("# faults that")[0]
+    (tmp_path / "p-a.py").write_text(source.replace('@planted("', '@planted("one_') + '\nprint("hello at import")\n')
+    (tmp_path / "p_a.py").write_text(source.replace('@planted("', '@planted("two_'))
+    answer = cli("list", "--json", "--plugin", tmp_path / "p-a.py", "--plugin", tmp_path / "p_a.py")
+    names = {card["name"] for card in json.loads(answer.out)["variants"]}  # what a plugin prints is not in it
+    assert {"one_missing_scale", "two_missing_scale"} <= names
+
+
+def test_a_name_that_is_too_long(cli: Callable[..., Any], tmp_path: Path) -> None:
+    refused(
+        cli("run", *FAST, "--variants", "naive", "--seq-lens", "16", "--out", tmp_path / ("x" * 300)), "cannot write"
+    )
+
+
+def test_a_run_whose_configuration_was_changed(cli: Callable[..., Any], tmp_path: Path) -> None:
+    assert cli("run", *FAST, "--variants", "naive", "--seq-lens", "16", "--out", tmp_path / "run").code == 0
+    path = tmp_path / "run" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"config": {"nonsense": 1}}))
+    refused(cli("run", "--resume", "--out", tmp_path / "run"), "run.json", "nonsense")
 
 
 def test_show_of_what_does_not_exist(cli: Callable[..., Any]) -> None:

@@ -52,6 +52,22 @@ def test_planted_bugs_are_caught_in_other_dtypes(sweep: Callable[..., Any], dtyp
     assert statuses == {"naive": "ok", **dict.fromkeys(WRONG[:3], "incorrect")}
 
 
+def test_a_slip_that_rounding_hides_is_found_in_narrow_dtypes(sweep: Callable[..., Any]) -> None:
+    names = "naive,mask_wrong_by_one_in_many"
+    records = by_variant(
+        sweep("--plugin", PLUGIN, "--variants", names, "--seq-lens", "1000", "--dtypes", "bfloat16").records
+    )
+    assert records["naive"]["status"] == "ok"
+    assert records["mask_wrong_by_one_in_many"]["status"] == "incorrect"
+
+
+def test_a_right_variant_that_uses_no_q_can_be_trained(sweep: Callable[..., Any]) -> None:
+    (record,) = sweep(
+        "--plugin", PLUGIN, "--variants", "ignores_q_and_k", "--seq-lens", "20", "--modes", "train"
+    ).records
+    assert record["status"] == "ok", record["reasons"]
+
+
 def test_a_wrong_row_is_found_at_a_length_where_rows_are_sampled(sweep: Callable[..., Any]) -> None:
     answer = sweep("--plugin", PLUGIN, "--variants", "naive,missing_scale", "--seq-lens", "3000")
     records = by_variant(answer.records)

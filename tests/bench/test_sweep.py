@@ -89,6 +89,22 @@ def test_a_used_up_time_budget_skips_the_rest(sweep: Callable[..., Any]) -> None
     assert "time budget" in answer.records[0]["reasons"][0]
 
 
+def test_what_is_measured_after_a_resume_gets_no_ratio_to_what_was_before(
+    sweep: Callable[..., Any], cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert sweep("--variants", "naive,sdpa", "--seq-lens", "32").code == 0
+    path = out / "results.jsonl"
+    first, second = path.read_text().splitlines(keepends=True)
+    path.write_text(first + second[:400])  # torn by a crash
+    assert cli("run", "--resume", "--out", out).code == 0
+    kept, torn, anew = path.read_text().splitlines(keepends=True)
+    assert (kept, torn) == (first, second[:400] + "\n")
+    assert json.loads(anew)["status"] == "ok"
+    assert json.loads(anew)["ratio"] is None
+    assert cli("report", out).code == 0
+
+
 def test_grouped_heads_and_batch_reach_the_variant(sweep: Callable[..., Any]) -> None:
     (record,) = sweep(
         "--variants", "naive", "--seq-lens", "32", "--heads", "4", "--kv-heads", "2", "--batch", "3"

@@ -90,6 +90,7 @@ def test_a_torn_line_is_reported_and_skipped(folder: RunFolder) -> None:
 
 def test_reopening_ends_a_torn_line_so_that_the_next_record_stands_alone(folder: RunFolder) -> None:
     folder.append([make_record()])
+    folder.close()
     path = folder.path / "results.jsonl"
     path.write_bytes(path.read_bytes()[:-40])
     again, _ = RunFolder.reopen(folder.path)
@@ -137,8 +138,19 @@ def test_identity_decides_the_case_and_the_group() -> None:
 
 
 def test_two_runs_cannot_share_a_folder(folder: RunFolder) -> None:
+    for take in (RunFolder.reopen, lambda path: RunFolder.create(path, make_run())):
+        with pytest.raises(ResultsError, match="another run"):
+            take(folder.path)
+    folder.close()
     with pytest.raises(ResultsError, match="holds another run"):
         RunFolder.create(folder.path, make_run())
+    RunFolder.reopen(folder.path)[0].close()
+
+
+def test_a_folder_claimed_by_a_run_that_died_at_once_can_be_used(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").touch()
+    RunFolder.create(tmp_path, make_run()).close()
+    assert RunFolder(tmp_path).run() == make_run()
 
 
 def test_missing_and_broken_runs_are_named(tmp_path: Path, folder: RunFolder) -> None:
