@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..api import Complexity, Supports, Variant, register
+from ..api import Complexity, Supports, register
 from ..blocks import blind_rows, prepend_zeros, wide
-from ..definitions import masked_softmax, positions
+from ..full.naive import SoftmaxAttention
 
 
 @register(
@@ -31,7 +31,7 @@ from ..definitions import masked_softmax, positions
     reduces_to="is softmax attention, for every chunk_size",
 )
 @dataclass(frozen=True)
-class ChunkedExact(Variant):
+class ChunkedExact(SoftmaxAttention):
     """Plain matrix products on blocks: what a fused kernel does, written where it can be read."""
 
     chunk_size: int = 128
@@ -39,10 +39,6 @@ class ChunkedExact(Variant):
 
     def __post_init__(self) -> None:
         self.require(chunk_size=1)
-
-    def weights(self, q: Tensor, k: Tensor, *, causal: bool, scale: float, rows: Tensor) -> Tensor:
-        i, j = positions(q, k, rows)
-        return masked_softmax(q, k, scale=scale, rows=rows, allowed=(j <= i) if causal else None)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor:
         return self.with_lse(q, k, v, causal=causal, scale=scale)[0]
