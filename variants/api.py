@@ -22,6 +22,7 @@ __all__ = [
     "CaseLike",
     "Complexity",
     "Extra",
+    "Identity",
     "State",
     "Supports",
     "Variant",
@@ -61,20 +62,57 @@ class Complexity:
     time: float
     memory: float
     text: str
+    state: float | None = None
+    """How the state of decoding grows: 1 for a cache of all tokens, 0 for a fixed size (log N counts as 0)."""
 
 
 @dataclass(frozen=True)
 class Extra:
     """An input beyond q, k, v: a gate, a write strength, an indexer vector.
 
-    `axes` spells its shape in the letters of the legend, e.g. ("B", "H", "N"). `draw` makes a realistic one from a
-    generator, that shape, and q, k, v.
+    `axes` spells its shape: letters of the legend, e.g. ("B", "H", "N"), names of the variant's own whole-number
+    parameters, or digits. A layer learns it from x, by a linear map to that shape and `activate`; an extra without a
+    length axis becomes a parameter instead of a projection.
     """
 
     name: str
     axes: tuple[str, ...]
     about: str
-    draw: Callable[[torch.Generator, tuple[int, ...], Tensor, Tensor, Tensor], Tensor]
+    activate: Callable[[Tensor], Tensor]
+    """Maps unbounded numbers of the extra's shape into its range, elementwise: `torch.sigmoid` for a write strength."""
+    bias: float = 0.0
+    """What is added before `activate`, in draws and where a layer starts."""
+    extremes: tuple[float, ...] = ()
+    """Values at the edges of the range that the method must survive: 0 and -50 for a logarithm of a decay."""
+    draw: Callable[[torch.Generator, tuple[int, ...], Tensor, Tensor, Tensor], Tensor] | None = None
+    """A realistic one, from a CPU generator, its shape, and q, k, v; `activate(bias + standard normal)` by default."""
+
+    @property
+    def length_axis(self) -> int | None:
+        """The axis that runs along the sequence, if one does."""
+        return next((i for i, axis in enumerate(self.axes) if axis in ("N", "Nq", "Nk")), None)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a variant becomes at some parameters: tested in float64 for every variant that declares one.
+
+    `spec` and `equals` are specs in which {N} stands for the length, e.g. "sliding_window(window_size={N})" and "naive";
+    or `equals` is a function of q, k, v (H heads), causal and scale that computes the other side.
+    """
+
+    spec: str
+    equals: str | Callable[..., Tensor]
+    text: str = ""
+    """The identity in words, where the two specs do not say it."""
+    extras: Mapping[str, float | tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    """Extras of `spec` that are set to a constant (or, along the last axis, to several); the others are drawn."""
+    prepare: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
+    """Changes the drawn q, k, v of both sides first, e.g. to orthonormal keys."""
+    causal: bool | None = None
+    """Which side it holds on; None: both that the variant has."""
+    tolerance: float = 1e-10
+    """Largest absolute difference allowed, in float64 on standard-normal input."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +166,12 @@ class Variant:
     formula: ClassVar[str]
     complexity: ClassVar[Complexity]
     reduces_to: ClassVar[str]
-    extras: ClassVar[tuple[Extra, ...]]
+    extras: ClassVar[tuple[Extra, ...]] = ()
+    tuning: ClassVar[tuple[str, ...]] = ()
+    """Parameters that change speed and memory, never the result."""
+    position_free: ClassVar[bool] = False
+    """Without a causal mask, permuting keys and values (and their extras) together changes nothing."""
+    identities: ClassVar[tuple[Identity, ...]] = ()
     compiles: ClassVar[bool] = False
     """The first call compiles: its time is recorded apart and is no part of a sample."""
     counts_flops: ClassVar[bool] = True
@@ -136,11 +179,11 @@ class Variant:
 
     # -- what a subclass writes ---------------------------------------------------------------------------------
 
-    def weights(self, q: Tensor, k: Tensor, *, causal: bool, scale: float, rows: Tensor) -> Tensor:
+    def weights(self, q: Tensor, k: Tensor, *, causal: bool, scale: float, rows: Tensor, **extras: Tensor) -> Tensor:
         """The matrix A of `out = A @ v`, for the query positions `rows` only: (B, H, len(rows), Nk).
 
-        The plain statement of the method in O(N²), computed in the dtype of q. k comes with H heads here. A method
-        without such a matrix overrides `definition` instead.
+        The plain statement of the method in O(N²), computed in the dtype of q. k comes with H heads here, extras come
+        whole. A method without such a matrix overrides `definition` instead.
         """
         raise TypeError(f"{type(self).__name__} must define `weights`, or `definition` where it has no weights")
 
@@ -197,8 +240,11 @@ class Variant:
         if rows is None:
             rows = torch.arange(q.shape[2], device=q.device)
         q, k, v = q.to(dtype), repeat_heads(k.to(dtype), q.shape[1]), repeat_heads(v.to(dtype), q.shape[1])
+        extras = {name: x.to(dtype) for name, x in extras.items()}
         step = max(1, DEFINITION_BLOCK // max(1, q.shape[0] * q.shape[1] * k.shape[2]))
-        blocks = [self.weights(q, k, causal=causal, scale=scale, rows=block) @ v for block in rows.split(step)]
+        blocks = [
+            self.weights(q, k, causal=causal, scale=scale, rows=block, **extras) @ v for block in rows.split(step)
+        ]
         return torch.cat(blocks, dim=2)
 
     def prefill(
@@ -294,6 +340,12 @@ class Variant:
         wanted = {extra.name for extra in self.extras}
         if wanted != set(extras):
             yield f"takes the extra inputs {sorted(wanted)}, not {sorted(extras)}; attnbench.make_extras draws them"
+        for extra in self.extras:
+            given, due = extras[extra.name], extra_shape(self, extra, q, k, v)
+            if tuple(given.shape) != due:
+                yield f"{extra.name} must be ({', '.join(extra.axes)}) = {due}, not {tuple(given.shape)}"
+            if not given.dtype.is_floating_point or given.device != q.device:
+                yield f"{extra.name} must be floating-point on {q.device}, not {given.dtype} on {given.device}"
 
     def check_decode(self) -> None:
         if not self.supports.decode:
@@ -324,8 +376,8 @@ def repeat_heads(x: Tensor, heads: int) -> Tensor:
     return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
-def make_extras(attn: Variant, q: Tensor, k: Tensor, v: Tensor, *, seed: int = 0) -> dict[str, Tensor]:
-    """Realistic draws of the extra inputs that a variant wants beside q, k, v: {} for most."""
+def extra_shape(attn: Variant, extra: Extra, q: Tensor, k: Tensor, v: Tensor) -> tuple[int, ...]:
+    """The shape that an extra must have beside these q, k and v."""
     sizes = {
         "B": q.shape[0],
         "H": q.shape[1],
@@ -336,5 +388,24 @@ def make_extras(attn: Variant, q: Tensor, k: Tensor, v: Tensor, *, seed: int = 0
         "D": q.shape[3],
         "Dv": v.shape[3],
     }
-    generator = torch.Generator(device=q.device).manual_seed(seed)
-    return {e.name: e.draw(generator, tuple(sizes[a] for a in e.axes), q, k, v) for e in attn.extras}
+    return tuple(
+        int(axis) if axis.isdigit() else sizes[axis] if axis in sizes else int(getattr(attn, axis))
+        for axis in extra.axes
+    )
+
+
+def make_extras(attn: Variant, q: Tensor, k: Tensor, v: Tensor, *, seed: int = 0) -> dict[str, Tensor]:
+    """Realistic draws of the extra inputs that a variant wants beside q, k, v, as q's dtype: {} for most.
+
+    Drawn on the CPU, so that every device and dtype sees the same numbers but for rounding.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = {}
+    for extra in attn.extras:
+        shape = extra_shape(attn, extra, q, k, v)
+        if extra.draw is not None:
+            x = extra.draw(generator, shape, q, k, v)
+        else:
+            x = extra.activate(extra.bias + torch.randn(shape, generator=generator, dtype=torch.float64))
+        drawn[extra.name] = x.to(q.device, q.dtype)
+    return drawn

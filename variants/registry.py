@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .errors import VariantError, suggest
 
 if TYPE_CHECKING:
-    from .api import Complexity, Extra, Supports, Variant
+    from .api import Complexity, Extra, Identity, Supports, Variant
 
 FOLDERS = ("full", "sparse", "linear", "chunked")
 ENTRY_POINTS = "attnbench.variants"
@@ -47,6 +47,9 @@ def register(
     formula: str,
     reduces_to: str = "",
     extras: tuple[Extra, ...] = (),
+    tuning: tuple[str, ...] = (),
+    position_free: bool = False,
+    identities: tuple[Identity, ...] = (),
     compiles: bool = False,
     counts_flops: bool = True,
 ) -> Callable[[T], T]:
@@ -69,6 +72,9 @@ def register(
             raise VariantError(
                 f"variant {name}: {cls.__name__} must derive from Variant and be a @dataclass(frozen=True)"
             )
+        fields = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        if unknown := [parameter for parameter in tuning if parameter not in fields]:
+            raise VariantError(f"variant {name}: tuning names {unknown[0]!r}, which is no parameter of it")
         bare = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]  # type: ignore[arg-type]
         if bare:
             raise VariantError(f"variant {name}: the parameters {', '.join(bare)} need defaults")
@@ -79,7 +85,8 @@ def register(
             raise VariantError(f"variant name {name!r} is taken by {_origin(taken)}; choose another")
         cls.name, cls.family, cls.kind, cls.supports = name, family, kind, supports
         cls.complexity, cls.paper, cls.formula = complexity, paper, formula
-        cls.reduces_to, cls.extras = reduces_to, extras
+        cls.reduces_to, cls.extras, cls.identities = reduces_to, extras, identities
+        cls.tuning, cls.position_free = tuning, position_free
         cls.compiles, cls.counts_flops = compiles, counts_flops
         _variants[name] = cls
         return cls

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 import attnbench
+from attnbench.bench.contract.battery import Check, battery
+from attnbench.bench.contract.shapes import Unsupported
+from attnbench.bench.contract.sizes import shrunk
 from attnbench.variants.registry import variant_class
-
-from .battery import Check, battery
-from .shapes import Unsupported
-from .sizes import shrunk
 
 
 def _all() -> list:

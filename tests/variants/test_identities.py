@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 import attnbench
+from attnbench.bench.contract.shapes import Inputs, Shape, draw
+from attnbench.bench.contract.sizes import SMALL, shrunk
 from attnbench.variants.api import Variant, causal_pairs
 from attnbench.variants.linear.performer import projection
 from attnbench.variants.registry import variant_class
-
-from .shapes import Inputs, Shape, draw
-from .sizes import SMALL, shrunk
 
 N = 53
 both = pytest.mark.parametrize("causal", [True, False], ids=["causal", "noncausal"])

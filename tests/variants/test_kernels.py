@@ -11,11 +11,10 @@ import pytest
 import torch
 
 import attnbench
+from attnbench.bench.contract.checks import check_forward
+from attnbench.bench.contract.shapes import Shape, draw
 from attnbench.variants.api import VariantError
 from attnbench.variants.full import flex, xformers
-
-from .checks import check_forward
-from .shapes import Shape, draw
 
 HERE = Shape(64, 64, True, "float32", head_dim=64, value_dim=64)
 

@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from attnbench.bench.contract import growth
+from attnbench.bench.contract.battery import battery
+from attnbench.bench.contract.shapes import Defect, Unsupported
 from attnbench.variants.api import Complexity, State, Supports, Variant
 from attnbench.variants.definitions import masked_softmax, positions
-
-from . import growth
-from .battery import battery
-from .shapes import Defect, Unsupported
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import replace
 
-from attnbench.variants.api import Variant
+from ...variants.api import Variant
 
 SMALL = {
     "window_size": 16,

@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attnbench.bench.flops import count
-from attnbench.bench.memory import allocator_events
-from attnbench.variants.api import Variant
-
+from ...variants.api import Variant
+from ..flops import count
+from ..memory import allocator_events
 from .shapes import Defect, Inputs, Shape, gradients, prepare
 from .sizes import sized
 

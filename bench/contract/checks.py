@@ -8,8 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from attnbench.variants.api import Variant
-
+from ...variants.api import Variant
 from .shapes import Defect, Inputs, Shape, close, compare, gradients, length_axis, prepare, rewrite, same_state, tokens
 
 # -- the implementation against its own definition ---------------------------------------------------------------

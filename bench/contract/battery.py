@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from attnbench.variants.api import Variant
-
+from ...variants.api import Variant
 from .checks import (
     check_batch,
     check_blind_rows,

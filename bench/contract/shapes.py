@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attnbench.bench import error as error_rule
-from attnbench.variants.api import Extra, State, Variant, make_extras
+from ...variants.api import Extra, State, Variant, make_extras
+from .. import error as error_rule
 
 ROUNDING = {torch.float64: error_rule.FLOAT64_FLOOR, torch.float32: 1e-5, torch.bfloat16: 1e-5, torch.float16: 1e-5}
 """Allowed between two results of one implementation, over the largest value or 1 if that is larger."""
