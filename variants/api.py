@@ -97,16 +97,19 @@ class Extra:
 class Identity:
     """What a variant becomes at some parameters: tested in float64 for every variant that declares one.
 
-    `spec` and `equals` are specs in which {N} stands for the length, e.g. "sliding_window(window_size={N})" and "naive";
-    or `equals` is a function of q, k, v (H heads), causal and scale that computes the other side.
+    `spec` and `equals` are specs in which {N} stands for the length, e.g. "sliding_window(window_size={N})" and
+    "naive"; or `equals` is a function of q, k, v (H heads each), causal, scale and extras that computes the other side.
     """
 
     spec: str
     equals: str | Callable[..., Tensor]
     text: str = ""
     """The identity in words, where the two specs do not say it."""
-    extras: Mapping[str, float | tuple[float, ...]] = dataclasses.field(default_factory=dict)
-    """Extras of `spec` that are set to a constant (or, along the last axis, to several); the others are drawn."""
+    extras: Mapping[str, float | tuple[float, ...] | Callable[[Tensor], Tensor]] = dataclasses.field(
+        default_factory=dict
+    )
+    """Extras of `spec` set to a constant, to several along the last axis, or to what a function makes of the drawn one;
+    the others are as drawn. The other side shares them all: a variant by name, a function as keywords."""
     prepare: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
     """Changes the drawn q, k, v of both sides first, e.g. to orthonormal keys."""
     causal: bool | None = None

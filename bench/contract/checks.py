@@ -1,4 +1,7 @@
-"""The contract as checks: each measures one figure of a variant, and raises `Defect` where it is too large."""
+"""Checks of a variant against its own definition, and of how it treats its inputs.
+
+A check measures one figure, and raises `Defect` where it is too large.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,17 @@ import torch
 from torch import Tensor
 
 from ...variants.api import Variant
-from .shapes import Defect, Inputs, Shape, close, compare, gradients, length_axis, prepare, rewrite, same_state, tokens
+from .shapes import Defect, Inputs, Shape, close, compare, gradients, prepare
 
 # -- the implementation against its own definition ---------------------------------------------------------------
 
 
-def check_forward(attn: Variant, shape: Shape, inputs: Inputs | None = None) -> float:
+def check_forward(
+    attn: Variant, shape: Shape, inputs: Inputs | None = None, extras: dict[str, Tensor] | None = None
+) -> float:
     """Largest error of the output. Allowed: twice that of the definition in the same dtype, and four roundings."""
-    q, k, v, extras = prepare(attn, shape, inputs)
+    q, k, v, drawn = prepare(attn, shape, inputs)
+    extras = drawn if extras is None else extras
     with torch.no_grad():
         out = attn(q, k, v, causal=shape.causal, **extras)
         expected = attn.definition(q, k, v, causal=shape.causal, **extras)
@@ -26,9 +32,12 @@ def check_forward(attn: Variant, shape: Shape, inputs: Inputs | None = None) -> 
     return compare("out", out, expected, plain)
 
 
-def check_gradients(attn: Variant, shape: Shape, inputs: Inputs | None = None) -> float:
+def check_gradients(
+    attn: Variant, shape: Shape, inputs: Inputs | None = None, extras: dict[str, Tensor] | None = None
+) -> float:
     """Largest error of the gradients of q, k, v and the extras, by the same rule."""
-    q, k, v, extras = prepare(attn, replace(shape, mode="train"), inputs)
+    q, k, v, drawn = prepare(attn, replace(shape, mode="train"), inputs)
+    extras = drawn if extras is None else extras
     fast = gradients(lambda *x, **e: attn(*x, causal=shape.causal, **e), (q, k, v), extras)
     wide = tuple(x.double() for x in (q, k, v))
     wide_extras = {name: x.double() for name, x in extras.items()}
@@ -37,82 +46,6 @@ def check_gradients(attn: Variant, shape: Shape, inputs: Inputs | None = None) -
     # dq is zero where there is one key: rounding is judged by the size of all gradients together
     top = max(float(x.abs().max()) for x in expected.values())
     return max(compare(f"d{name}", fast[name], expected[name], plain[name], top) for name in expected)
-
-
-# -- what may depend on what --------------------------------------------------------------------------------------
-
-
-def check_causality(attn: Variant, shape: Shape) -> float:
-    """Changes everything after a position, tenfold and by sign, and looks at what was before: values and gradients."""
-    q, k, v, extras = prepare(attn, replace(shape, causal=True))
-    worst = 0.0
-    shift = shape.n_k - shape.n_q
-    for t in sorted({shape.n_q // 3, shape.n_q // 2, shape.n_q - 2} & set(range(shape.n_q - 1))):
-        late_q, late_k = slice(t + 1, None), slice(max(0, t + 1 + shift), None)
-        changed = [rewrite(x, late) for x, late in ((q, late_q), (k, late_k), (v, late_k))]
-        changed_extras = {
-            e.name: rewrite(extras[e.name], late_q, dim=length_axis(e)) if length_axis(e) else extras[e.name]
-            for e in attn.extras
-        }
-        with torch.no_grad():
-            before = attn(q, k, v, causal=True, **extras)[:, :, : t + 1]
-            after = attn(*changed, causal=True, **changed_extras)[:, :, : t + 1]
-        worst = max(worst, close(f"the outputs up to {t}, when what comes later changes", after, before))
-        if attn.supports.backward and not attn.reasons_against(replace(shape, causal=True, mode="train")):
-            leaves = [x.clone().requires_grad_() for x in (q, k, v)]
-            loss = attn(*leaves, causal=True, **extras)[:, :, : t + 1].sum()
-            grads = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-            for name, grad, late in zip("qkv", grads, (late_q, late_k, late_k), strict=True):
-                leak = grad[:, :, late]
-                worst = max(worst, close(f"d(outputs up to {t})/d{name} later", leak, torch.zeros_like(leak)))
-    return worst
-
-
-def check_batch(attn: Variant, shape: Shape) -> float:
-    """An entry of the batch gives the same alone as beside another, loud one."""
-    q, k, v, extras = prepare(attn, shape)
-    with torch.no_grad():
-        together = attn(*(rewrite(x, slice(1, None), dim=0) for x in (q, k, v)), causal=shape.causal, **extras)[:1]
-        first = {e.name: extras[e.name][:1] if "B" in e.axes else extras[e.name] for e in attn.extras}
-        alone = attn(q[:1], k[:1], v[:1], causal=shape.causal, **first)
-    return close("the first entry of the batch, beside another", together, alone)
-
-
-def check_grouped_heads(attn: Variant, shape: Shape) -> float:
-    """Hkv key heads give what they give when each is repeated H / Hkv times."""
-    shape = replace(shape, heads=6, kv_heads=2)
-    q, k, v, extras = prepare(attn, shape)
-    repeated = {
-        e.name: extras[e.name].repeat_interleave(3, dim=e.axes.index("Hkv")) if "Hkv" in e.axes else extras[e.name]
-        for e in attn.extras
-    }
-    with torch.no_grad():
-        grouped = attn(q, k, v, causal=shape.causal, **extras)
-        many = attn(q, k.repeat_interleave(3, dim=1), v.repeat_interleave(3, dim=1), causal=shape.causal, **repeated)
-    return close("grouped heads", grouped, many)
-
-
-def check_decode(attn: Variant, shape: Shape) -> float:
-    """Every split into a prompt and single tokens gives what `forward` gives, and the state is not changed by use."""
-    q, k, v, extras = prepare(attn, replace(shape, causal=True, mode="decode"))
-    worst = 0.0
-    with torch.no_grad():
-        whole = attn(q, k, v, causal=True, **extras)
-        for prompt in sorted({1, shape.n_k // 2, shape.n_k - 1} - {0}):
-            cut = slice(0, prompt)
-            out, state = attn.prefill(q[:, :, cut], k[:, :, cut], v[:, :, cut], **tokens(attn, extras, cut))
-            parts = [out]
-            for t in range(prompt, shape.n_k):
-                if state.seen != t:
-                    raise Defect(f"the state says that it saw {state.seen} tokens, after {t}")
-                now = slice(t, t + 1)
-                kept = {name: x.clone() for name, x in state.tensors.items()}
-                used = state
-                out, state = attn.decode(q[:, :, now], k[:, :, now], v[:, :, now], used, **tokens(attn, extras, now))
-                same_state(used, kept)
-                parts.append(out)
-            worst = max(worst, close(f"a prompt of {prompt}, then token by token", torch.cat(parts, dim=2), whole))
-    return worst
 
 
 # -- how inputs are treated ---------------------------------------------------------------------------------------
@@ -151,23 +84,45 @@ def check_strided(attn: Variant, shape: Shape) -> float:
 
 
 def check_hostile(attn: Variant, shape: Shape) -> float:
-    """Rows of norm 30, equal rows and zeros give finite outputs and gradients."""
+    """Rows of norm 30, equal rows, zeros and extras at the edges of their range give finite outputs and gradients."""
     q, k, v, extras = prepare(attn, shape)
-    hostile: dict[str, Inputs] = {
-        "rows of norm 30": (q * (30 / q.norm(dim=-1, keepdim=True)), k * (30 / k.norm(dim=-1, keepdim=True)), v),
-        "equal rows": tuple(x[:, :, :1].expand_as(x).contiguous() for x in (q, k, v)),  # type: ignore[dict-item]
-        "zeros": tuple(torch.zeros_like(x) for x in (q, k, v)),  # type: ignore[dict-item]
+    loud: Inputs = (q * (30 / q.norm(dim=-1, keepdim=True)), k * (30 / k.norm(dim=-1, keepdim=True)), v)
+    hostile: dict[str, tuple[Inputs, dict[str, Tensor]]] = {
+        "rows of norm 30": (loud, extras),
+        "equal rows": (tuple(x[:, :, :1].expand_as(x).contiguous() for x in (q, k, v)), extras),  # type: ignore[dict-item]
+        "zeros": (tuple(torch.zeros_like(x) for x in (q, k, v)), extras),  # type: ignore[dict-item]
     }
-    for name, inputs in hostile.items():
+    for e in attn.extras:
+        x, edges = extras[e.name], torch.tensor(e.extremes or (0.0,)).to(extras[e.name])
+        chosen = torch.randint(len(edges), x.shape, generator=torch.Generator().manual_seed(3)).to(x.device)
+        for value in e.extremes:
+            hostile[f"{e.name} = {value:g}"] = loud, {**extras, e.name: torch.full_like(x, value)}
+        if e.extremes:
+            hostile[f"{e.name} of {e.extremes} at random"] = loud, {**extras, e.name: edges[chosen]}
+    for name, (inputs, more) in hostile.items():
         with torch.no_grad():
-            if not attn(*inputs, causal=shape.causal, **extras).isfinite().all():
+            if not attn(*inputs, causal=shape.causal, **more).isfinite().all():
                 raise Defect(f"gives NaN or infinity for {name}")
         if not attn.reasons_against(replace(shape, mode="train")):
-            grads = gradients(lambda *x, **e: attn(*x, causal=shape.causal, **e), inputs, extras)
+            grads = gradients(lambda *x, **e: attn(*x, causal=shape.causal, **e), inputs, more)
             bad = [label for label, grad in grads.items() if not grad.isfinite().all()]
             if bad:
                 raise Defect(f"gives NaN or infinity in the gradients of {', '.join(bad)} for {name}")
     return 0.0
+
+
+def check_extremes(attn: Variant, shape: Shape) -> float:
+    """With extras at random among the edges of their range, outputs and gradients still are the definition's."""
+    q, k, v, extras = prepare(attn, shape)
+    for e in attn.extras:
+        if e.extremes:
+            x, edges = extras[e.name], torch.tensor(e.extremes).to(extras[e.name])
+            chosen = torch.randint(len(edges), x.shape, generator=torch.Generator().manual_seed(4)).to(x.device)
+            extras[e.name] = edges[chosen]
+    worst = check_forward(attn, shape, (q, k, v), extras)
+    if attn.supports.backward:
+        worst = max(worst, check_gradients(attn, shape, (q, k, v), extras))
+    return worst
 
 
 def check_blind_rows(attn: Variant, shape: Shape) -> float:

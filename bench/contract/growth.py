@@ -38,9 +38,6 @@ def allocated(call: Callable[[], object]) -> Allocated:
 GROWTH_LENGTHS = {1.0: (4096, 8192, 16384), 2.0: (1536, 3072, 6144)}
 """N, 2 N and 4 N by the declared exponent of time: as long as is quick, so that what depends on N outgrows the rest."""
 
-GROWTH_SIZE = 128
-"""Of every size parameter while growth is measured: well below the lengths, and not so small that it takes long."""
-
 
 def check_memory_growth(attn: Variant, shape: Shape) -> float:
     """The exponent with which peak memory grows, against the one that the variant declares.
@@ -48,7 +45,7 @@ def check_memory_growth(attn: Variant, shape: Shape) -> float:
     Where it declares less than 2, no single tensor may have an entry for each pair of query and key.
     """
     declared = attn.complexity.memory
-    attn = sized(attn, GROWTH_SIZE)
+    attn = sized(attn)
     peaks = []
     for n in growth_lengths(attn):
         long = replace(shape, n_q=n, n_k=n, batch=1, heads=1, kv_heads=1)
@@ -74,19 +71,40 @@ def _once(attn: Variant, shape: Shape, inputs: Inputs, extras: dict[str, Tensor]
 
 
 def check_work_growth(attn: Variant, shape: Shape) -> float:
-    """The exponent with which counted operations grow, against the one that the variant declares."""
-    attn = sized(attn, GROWTH_SIZE)
-    counts = []
+    """The exponent with which counted operations grow, against that of the operations said to be needed.
+
+    A method may mix powers of N, so both are taken over the same lengths; that the needed ones come to the declared
+    exponent as N grows is `check_declared_time`.
+    """
+    attn = sized(attn)
+    counts, needed = [], []
     for n in growth_lengths(attn):
-        q, k, v, extras = prepare(attn, replace(shape, n_q=n, n_k=n, batch=1, heads=1, kv_heads=1))
-        counts.append(count(functools.partial(_once, attn, replace(shape, mode="forward"), (q, k, v), extras)))
+        long = replace(shape, n_q=n, n_k=n, batch=1, heads=1, kv_heads=1, mode="forward")
+        q, k, v, extras = prepare(attn, long)
+        counts.append(count(functools.partial(_once, attn, long, (q, k, v), extras)))
+        needed.append(attn.flops_needed(long))
     if not all(counts):
         raise Defect("says that torch's FLOP counter sees its work, but the counter sees none")
-    slope = growth(counts)
-    if abs(slope - attn.complexity.time) > 0.1:
+    slope, due = growth(counts), growth(needed)
+    if abs(slope - due) > 0.1:
         raise Defect(
-            f"work grows as N^{slope:.2f}, declared N^{attn.complexity.time:g}: {counts} at {growth_lengths(attn)}"
+            f"work grows as N^{slope:.2f}, by flops_needed as N^{due:.2f}: {counts}, needed {needed}, "
+            f"at {growth_lengths(attn)}"
         )
+    return slope
+
+
+FAR = 1 << 30
+"""A length at which the leading power of N has outgrown all others."""
+
+
+def check_declared_time(attn: Variant, shape: Shape) -> float:
+    """The exponent that `flops_needed` comes to as N grows, against the one that the variant declares."""
+    attn = sized(attn)
+    near, far = (attn.flops_needed(replace(shape, n_q=n, n_k=n)) for n in (FAR, 2 * FAR))
+    slope = math.log2(far / near)
+    if abs(slope - attn.complexity.time) > 0.05:
+        raise Defect(f"flops_needed grows as N^{slope:.2f} in the end, declared N^{attn.complexity.time:g}")
     return slope
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...variants.api import Extra, State, Variant, make_extras
+from ...variants.api import Variant, make_extras
 from .. import error as error_rule
 
 ROUNDING = {torch.float64: error_rule.FLOAT64_FLOOR, torch.float32: 1e-5, torch.bfloat16: 1e-5, torch.float16: 1e-5}
@@ -111,18 +111,25 @@ def rewrite(x: Tensor, where: slice, dim: int = 2) -> Tensor:
     return x
 
 
-def length_axis(extra: Extra) -> int:
-    """The axis of an extra that runs along the sequence, or 0."""
-    return next((i for i, axis in enumerate(extra.axes) if axis in ("N", "Nq", "Nk")), 0)
-
-
 def tokens(attn: Variant, extras: dict[str, Tensor], which: slice) -> dict[str, Tensor]:
     """The extras of some tokens."""
-    axes = {e.name: length_axis(e) for e in attn.extras}
-    return {name: x[(slice(None),) * axes[name] + (which,)] if axes[name] else x for name, x in extras.items()}
+    return {e.name: along(extras[e.name], e.length_axis, which) for e in attn.extras}
 
 
-def same_state(state: State, kept: dict[str, Tensor]) -> None:
-    for name, x in kept.items():
-        if not torch.equal(state[name], x):
-            raise Defect(f"decode writes into the state it was given: {name}")
+def along(x: Tensor, axis: int | None, which: slice) -> Tensor:
+    """A part of a tensor along one axis, or all of it where it has no such axis."""
+    return x if axis is None else x[(slice(None),) * axis + (which,)]
+
+
+def replaced(
+    attn: Variant, extras: dict[str, Tensor], others: dict[str, Tensor], axis: str, which: slice
+) -> dict[str, Tensor]:
+    """The extras with a part along an axis ("N", where any length axis is meant, or another letter) of other ones."""
+    mixed = {}
+    for e in attn.extras:
+        x = extras[e.name].clone()
+        place = e.length_axis if axis == "N" else e.axes.index(axis) if axis in e.axes else None
+        if place is not None:
+            along(x, place, which)[...] = along(others[e.name], place, which)
+        mixed[e.name] = x
+    return mixed

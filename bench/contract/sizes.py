@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import replace
+from typing import Any
 
 from ...variants.api import Variant
 
@@ -18,18 +19,26 @@ SMALL = {
 }
 """Values of size parameters, by their names, at which short lengths already meet every boundary."""
 
+GROWTH_SIZE = 128
+"""Of every size parameter while growth is measured: well below the lengths, and not so small that it takes long."""
+
+GROWTH_SIZES: dict[str, int] = {}
+"""Of those parameters for which that is too much: numbers of whole blocks, heads of an indexer."""
+
 GRAIN = ("chunk_size", "window_size", "num_landmarks", "block_size", "segment_size", "top_k")
 """The parameters around whose value lengths are awkward, the telling one first."""
 
 
-def shrunk(cls: type[Variant]) -> Variant:
-    """A variant with its size parameters small, whatever else it is by default."""
-    return cls(**{f.name: SMALL[f.name] for f in dataclasses.fields(cls) if f.name in SMALL})  # type: ignore[arg-type]
+def shrunk(cls: type[Variant], **given: Any) -> Variant:
+    """A variant with its size parameters small where they are not given, whatever else it is by default."""
+    small = {f.name: SMALL[f.name] for f in dataclasses.fields(cls) if f.name in SMALL}  # type: ignore[arg-type]
+    return cls(**{**small, **given})
 
 
-def sized(attn: Variant, size: int) -> Variant:
-    """A variant with all its size parameters at one value."""
-    return replace(attn, **{name: size for name in SMALL if hasattr(attn, name)})  # type: ignore[type-var]
+def sized(attn: Variant) -> Variant:
+    """A variant with its size parameters as growth is measured."""
+    fields = {name: GROWTH_SIZES.get(name, GROWTH_SIZE) for name in SMALL if hasattr(attn, name)}
+    return replace(attn, **fields)  # type: ignore[type-var]
 
 
 def lengths(attn: Variant) -> list[int]:

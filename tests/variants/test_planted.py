@@ -23,7 +23,7 @@ class Sound(Variant):
     family = "sparse"
     kind = "approximate"
     supports = Supports(decode=True)
-    complexity = Complexity(time=2, memory=2, text="")
+    complexity = Complexity(time=2, memory=2, text="", state=0)
     paper = formula = reduces_to = ""
     extras = ()
 
@@ -188,7 +188,7 @@ def caught_by(attn: Variant, only: str = "") -> set[str]:
     """Labels of the checks that find a defect, without the shapes."""
     found = set()
     for check in battery(attn):
-        label = check.label.split("-N")[0]
+        label = check.name
         if label in found or (only and label != only):
             continue
         try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..api import Complexity, State, Supports, Variant, register
+from ..api import Complexity, Identity, State, Supports, Variant, register
 from ..blocks import attend, blind_rows, join_blocks, prepend_zeros, split_blocks
 from ..definitions import masked_softmax, positions
 
@@ -22,10 +22,11 @@ from ..definitions import masked_softmax, positions
     family="chunked",
     kind="approximate",
     supports=Supports(decode=True),
-    complexity=Complexity(time=1, memory=1, text="O(N C d) time, O(N d) memory"),
+    complexity=Complexity(time=1, memory=1, text="O(N C d) time, O(N d) memory", state=0),
     paper='Liu et al. 2018, "Generating Wikipedia by Summarizing Long Sequences", arXiv:1801.10198',
     formula="softmax over the keys with floor(j / C) = floor(i / C), and j <= i if causal",
     reduces_to="softmax attention where chunk_size >= N",
+    identities=(Identity("block_local(chunk_size={N})", "naive"),),
 )
 @dataclass(frozen=True)
 class BlockLocal(Variant):

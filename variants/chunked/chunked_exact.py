@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..api import Complexity, Supports, register
+from ..api import Complexity, Identity, Supports, register
 from ..blocks import blind_rows, prepend_zeros, wide
 from ..full.naive import SoftmaxAttention
 
@@ -25,10 +25,13 @@ from ..full.naive import SoftmaxAttention
     family="chunked",
     kind="exact",
     supports=Supports(decode=True),
-    complexity=Complexity(time=2, memory=1, text="O(N² d) time, O(N d + C²) memory"),
+    complexity=Complexity(time=2, memory=1, text="O(N² d) time, O(N d + C²) memory", state=1),
     paper='Rabe & Staats 2021, "Self-attention Does Not Need O(n²) Memory", arXiv:2112.05682',
     formula="softmax(scale · q kᵀ) v",
     reduces_to="is softmax attention, for every chunk_size",
+    tuning=("chunk_size",),
+    position_free=True,
+    identities=(Identity("chunked_exact(chunk_size=7)", "naive"), Identity("chunked_exact(chunk_size={N})", "naive")),
 )
 @dataclass(frozen=True)
 class ChunkedExact(SoftmaxAttention):

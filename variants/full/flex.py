@@ -33,12 +33,15 @@ COMPILATIONS = 256
     family="full",
     kind="exact",
     supports=Supports(decode=True, dtypes=("float32", "bfloat16", "float16")),
-    complexity=Complexity(time=2, memory=1, text="O(N² d) time, O(N d) memory, and (N / 128)² indices of blocks"),
+    complexity=Complexity(
+        time=2, memory=1, text="O(N² d) time, O(N d) memory, and (N / 128)² indices of blocks", state=1
+    ),
     paper='Dong et al. 2024, "Flex Attention", arXiv:2412.05496',
     formula="softmax(scale · q kᵀ) v",
     reduces_to="is softmax attention",
     compiles=True,
     counts_flops=False,
+    position_free=True,
 )
 @dataclass(frozen=True)
 class Flex(SoftmaxAttention):

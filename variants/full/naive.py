@@ -28,10 +28,11 @@ class SoftmaxAttention(Variant):
     family="full",
     kind="exact",
     supports=Supports(decode=True),
-    complexity=Complexity(time=2, memory=2, text="O(N² d) time, O(N²) memory"),
+    complexity=Complexity(time=2, memory=2, text="O(N² d) time, O(N²) memory", state=1),
     paper='Vaswani et al. 2017, "Attention Is All You Need", arXiv:1706.03762, eq. 1',
     formula="softmax(scale · q kᵀ) v",
     reduces_to="is softmax attention",
+    position_free=True,
 )
 @dataclass(frozen=True)
 class Naive(SoftmaxAttention):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..api import CaseLike, Complexity, Supports, VariantError, register
+from ..api import CaseLike, Complexity, Identity, Supports, VariantError, register
 from ..blocks import attend, blind_rows, prepend_zeros
 from ..errors import suggest
 from .naive import SoftmaxAttention
@@ -32,10 +32,14 @@ BACKENDS = {
     family="full",
     kind="exact",
     supports=Supports(decode=True),
-    complexity=Complexity(time=2, memory=1, text="O(N² d) time, O(N d) memory; O(N²) memory with backend='math'"),
+    complexity=Complexity(
+        time=2, memory=1, text="O(N² d) time, O(N d) memory; O(N²) memory with backend='math'", state=1
+    ),
     paper='Dao 2023, "FlashAttention-2", arXiv:2307.08691, and the other kernels behind torch\'s function',
     formula="softmax(scale · q kᵀ) v",
     reduces_to="is softmax attention",
+    position_free=True,
+    identities=(Identity("sdpa", "naive"), Identity("sdpa(backend='math')", "naive")),
 )
 @dataclass(frozen=True)
 class Sdpa(SoftmaxAttention):

@@ -25,11 +25,12 @@ from .naive import SoftmaxAttention
     family="full",
     kind="exact",
     supports=Supports(decode=True, dtypes=("float32", "bfloat16", "float16"), devices=("cuda",)),
-    complexity=Complexity(time=2, memory=1, text="O(N² d) time, O(N d) memory"),
+    complexity=Complexity(time=2, memory=1, text="O(N² d) time, O(N d) memory", state=1),
     paper='Lefaudeux et al. 2022, "xFormers"; Rabe & Staats 2021, arXiv:2112.05682',
     formula="softmax(scale · q kᵀ) v",
     reduces_to="is softmax attention",
     counts_flops=False,
+    position_free=True,
 )
 @dataclass(frozen=True)
 class Xformers(SoftmaxAttention):

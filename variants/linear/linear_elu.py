@@ -23,9 +23,13 @@ from ..definitions import positions
     family="linear",
     kind="own",
     supports=Supports(decode=True),
-    complexity=Complexity(time=1, memory=1, text="O(N d²) time, O(N d) memory; decoding keeps d² numbers a head"),
+    complexity=Complexity(
+        time=1, memory=1, text="O(N d²) time, O(N d) memory; decoding keeps d² numbers a head", state=0
+    ),
     paper='Katharopoulos et al. 2020, "Transformers are RNNs", arXiv:2006.16236',
     formula="phi(q) sum(phi(k) vᵀ) / phi(q) sum(phi(k)), phi(x) = elu(x) + 1",
+    tuning=("chunk_size",),
+    position_free=True,
 )
 @dataclass(frozen=True)
 class LinearElu(Variant):

@@ -39,10 +39,14 @@ class Sums(NamedTuple):
     family="linear",
     kind="approximate",
     supports=Supports(decode=True),
-    complexity=Complexity(time=1, memory=1, text="O(N m d) time, O(N d) memory forward, O(N (m + C)) when training"),
+    complexity=Complexity(
+        time=1, memory=1, text="O(N m d) time, O(N d) memory forward, O(N (m + C)) when training", state=0
+    ),
     paper='Choromanski et al. 2020, "Rethinking Attention with Performers", arXiv:2009.14794',
     formula="phi(q) phi(k)ᵀ v, normalised by rows; phi(x) = exp(W x - ‖x‖²/2) / sqrt(m)",
     reduces_to="softmax attention in expectation of its numerator and denominator, as num_features grows",
+    tuning=("chunk_size",),
+    position_free=True,
 )
 @dataclass(frozen=True)
 class Performer(Variant):

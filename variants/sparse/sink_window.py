@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..api import Complexity, State, Supports, Variant, causal_pairs, register
+from ..api import Complexity, Identity, State, Supports, Variant, causal_pairs, register
 from ..blocks import banded
 from ..definitions import masked_softmax, positions
 
@@ -22,10 +22,16 @@ from ..definitions import masked_softmax, positions
     family="sparse",
     kind="approximate",
     supports=Supports(noncausal=False, decode=True),
-    complexity=Complexity(time=1, memory=1, text="O(N (s + w) d) time, O(N d) memory"),
+    complexity=Complexity(time=1, memory=1, text="O(N (s + w) d) time, O(N d) memory", state=0),
     paper='Xiao et al. 2023, "Efficient Streaming Language Models with Attention Sinks", arXiv:2309.17453',
     formula="softmax over the keys j <= i with j < s or i - j < w",
     reduces_to="causal softmax attention where num_sinks + window_size >= N",
+    tuning=("block_size",),
+    identities=(
+        Identity("sink_window(num_sinks=4, window_size={N})", "naive"),
+        Identity("sink_window(num_sinks={N}, window_size=1)", "naive"),
+        Identity("sink_window(num_sinks=0, window_size=9)", "sliding_window(window_size=9)"),
+    ),
 )
 @dataclass(frozen=True)
 class SinkWindow(Variant):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..api import Complexity, State, Supports, Variant, register
+from ..api import Complexity, Identity, State, Supports, Variant, register
 from ..blocks import banded
 from ..definitions import masked_softmax, positions
 
@@ -21,10 +21,12 @@ from ..definitions import masked_softmax, positions
     family="sparse",
     kind="approximate",
     supports=Supports(decode=True),
-    complexity=Complexity(time=1, memory=1, text="O(N w d) time, O(N d) memory"),
+    complexity=Complexity(time=1, memory=1, text="O(N w d) time, O(N d) memory", state=0),
     paper='Beltagy et al. 2020, "Longformer: The Long-Document Transformer", arXiv:2004.05150, sec. 3.1',
     formula="softmax over the keys with 0 <= i - j < w (causal) or |i - j| < w",
     reduces_to="softmax attention where window_size >= N",
+    tuning=("block_size",),
+    identities=(Identity("sliding_window(window_size={N})", "naive"),),
 )
 @dataclass(frozen=True)
 class SlidingWindow(Variant):
