@@ -11,7 +11,7 @@ from torch import Tensor
 from attnbench.bench.contract import growth
 from attnbench.bench.contract.battery import battery
 from attnbench.bench.contract.shapes import Defect, Unsupported
-from attnbench.variants.api import Complexity, State, Supports, Variant
+from attnbench.variants.api import Complexity, Extra, Identity, State, Supports, Variant
 from attnbench.variants.definitions import masked_softmax, positions
 
 
@@ -160,6 +160,99 @@ class ClaimsToBeLinear(Sound):
     complexity = Complexity(time=1, memory=1, text="")
 
 
+class WorksMoreThanSaid(Sound):
+    """Says that it needs the work of its window, and looks at every pair."""
+
+    complexity = Complexity(time=1, memory=2, text="", state=0)
+
+    def visible_pairs(self, n_q: int, n_k: int, causal: bool) -> int:
+        return n_k * self.window_size
+
+
+class DeclaresAnotherExponent(Sound):
+    complexity = Complexity(time=1.5, memory=2, text="", state=0)
+
+
+class ChangesWithItsBlocks(Sound):
+    """What is said to change speed alone changes the window."""
+
+    tuning = ("window_size",)
+
+
+class CountsOnPositions(Sound):
+    position_free = True
+
+
+class IsNotWhatItSays(Sound):
+    identities = (Identity("sliding_window(window_size=16)", "sliding_window(window_size=17)"),)
+
+
+class KeepsEverything(Sound):
+    def keep(self, state: State) -> State:
+        return state
+
+
+class KeepsThePromptAlive(Sound):
+    """A few tokens, as a view of all."""
+
+    def decode(
+        self, q: Tensor, k: Tensor, v: Tensor, state: State, *, scale: float | None = None
+    ) -> tuple[Tensor, State]:
+        raise AssertionError("not needed here")
+
+    def keep(self, state: State) -> State:
+        return State(state.seen, {name: x.clone()[:, :, -self.window_size :] for name, x in state.tensors.items()})
+
+
+@dataclass(frozen=True)
+class Gated(Sound):
+    """As sound, with an extra input: each value is faded by a gate of its key."""
+
+    extras = (Extra("gates", ("B", "H", "N"), "", torch.sigmoid, extremes=(0.0, 1.0)),)
+
+    def weights(self, q: Tensor, k: Tensor, *, causal: bool, scale: float, rows: Tensor, gates: Tensor) -> Tensor:
+        return super().weights(q, k, causal=causal, scale=scale, rows=rows) * gates[:, :, None]
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float, gates: Tensor) -> Tensor:
+        v = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1) * self.fade(gates).unsqueeze(-1)
+        k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+        return super().forward(q, k, v, causal=causal, scale=scale)
+
+    def fade(self, gates: Tensor) -> Tensor:
+        return gates
+
+    supports = Supports(cross=False)
+
+
+class NoGradientOfItsGate(Gated):
+    def fade(self, gates: Tensor) -> Tensor:
+        return gates.detach()
+
+
+class OverflowsAtAnEdge(Gated):
+    """Right for all gates but 0."""
+
+    def fade(self, gates: Tensor) -> Tensor:
+        return gates.log().exp() + 0 * gates.log()
+
+
+class WrongAtAnEdge(Gated):
+    """Finite, and right for all gates but 0."""
+
+    def fade(self, gates: Tensor) -> Tensor:
+        return gates.masked_fill(gates == 0, 0.01)
+
+
+class GateOfTheFuture(Gated):
+    """In definition and fast form alike."""
+
+    def weights(self, q: Tensor, k: Tensor, *, causal: bool, scale: float, rows: Tensor, gates: Tensor) -> Tensor:
+        return super().weights(q, k, causal=causal, scale=scale, rows=rows, gates=self.fade(gates))
+
+    def fade(self, gates: Tensor) -> Tensor:
+        return gates * (1 + 1e-3 * gates.mean(dim=-1, keepdim=True))
+
+
 BUGS = {
     MaskWrongByOne: "forward",
     MissingScale: "forward",
@@ -175,6 +268,17 @@ BUGS = {
     Overflows: "hostile",
     SumsInBfloat16: "forward",
     ClaimsToBeLinear: "memory_growth",
+    WorksMoreThanSaid: "work_growth",
+    DeclaresAnotherExponent: "declared_time",
+    ChangesWithItsBlocks: "tuning",
+    CountsOnPositions: "permutation",
+    IsNotWhatItSays: "identity: sliding_window(window_size=16) is sliding_window(window_size=17)",
+    KeepsEverything: "state_growth",
+    KeepsThePromptAlive: "state_growth",
+    NoGradientOfItsGate: "gradients",
+    OverflowsAtAnEdge: "hostile",
+    WrongAtAnEdge: "extremes",
+    GateOfTheFuture: "causality",
 }
 
 
@@ -200,8 +304,9 @@ def caught_by(attn: Variant, only: str = "") -> set[str]:
     return found
 
 
-def test_the_control_passes() -> None:
-    assert caught_by(Sound()) == set()
+@pytest.mark.parametrize("control", [Sound, Gated])
+def test_the_controls_pass(control: type[Sound]) -> None:
+    assert caught_by(control()) == set()
 
 
 @pytest.mark.parametrize(("bug", "check"), BUGS.items(), ids=[bug.__name__ for bug in BUGS])
