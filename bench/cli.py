@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import __version__
+from .cli_variants import check, new
+from .output import echo_json, echo_table, json_option, plugin_option, whole_number
 
 if TYPE_CHECKING:
     from .progress import Watching
@@ -53,20 +54,11 @@ def main() -> None:
     """Which attention mechanism to use at your length, on your machine, and what it costs in accuracy.
 
     Run a sweep (run), read the comparison (report), look at what there is (list, show), bring your own model's
-    inputs (capture).
+    inputs (capture) or your own variant (new, check).
     """
 
 
 # -- list and show ----------------------------------------------------------------------------------------------
-
-
-def plugin_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--plugin", "plugins", multiple=True, metavar="FILE.py", help="A file that registers variants; may be repeated."
-    )(command)
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, for machines.")
 
 
 @main.command("list")
@@ -81,9 +73,9 @@ def list_command(plugins: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"warning: {where} could not be loaded: {why}", err=True)
     cards = [card(name) for name in names]
     if as_json:
-        _echo_json({"variants": cards, "failures": failures})
+        echo_json({"variants": cards, "failures": failures})
         return
-    _table(
+    echo_table(
         ("variant", "family", "kind", "supports", "complexity", "paper"),
         [
             (c["name"], c["family"], c["kind"], ", ".join(c["supports"]["modes"]), c["complexity"]["text"], c["paper"])
@@ -103,9 +95,13 @@ def show(name: str, plugins: tuple[str, ...], as_json: bool) -> None:
     load(plugins)
     found = card(name)
     if as_json:
-        _echo_json(found)
+        echo_json(found)
     else:
         click.echo("\n".join(lines(found)))
+
+
+main.add_command(check)
+main.add_command(new)
 
 
 # -- run --------------------------------------------------------------------------------------------------------
@@ -194,18 +190,11 @@ def _typed(options: dict[str, Any]) -> dict[str, Any]:
         if key == "plugins":
             typed[key] = list(value)
         elif key in NUMBERS:
-            parts = [_number(key, part) for part in value.split(",")]
+            parts = [whole_number(key, part) for part in value.split(",")]
             typed[key] = parts if key in ("seq_lens", "threads") else _one(key, parts)
         else:
             typed[key] = value
     return typed
-
-
-def _number(key: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a whole number", param_hint=f"--{key.replace('_', '-')}") from None
 
 
 def _one(key: str, parts: list[int]) -> int:
@@ -252,7 +241,7 @@ def _conclude(done: Done, named: set[str], with_report: bool, as_json: bool) -> 
         if not as_json:
             _echo_report(report)
     if as_json:
-        _echo_json(told)
+        echo_json(told)
     if any(record.variant in named for record in wrong):
         sys.exit(INCORRECT)
 
@@ -283,7 +272,7 @@ def report(
         if parquet_file:
             export.to_parquet(frame, Path(parquet_file))
     if as_json:
-        _echo_json({"report": str(written.html), "markdown": str(written.markdown), "sentences": written.sentences})
+        echo_json({"report": str(written.html), "markdown": str(written.markdown), "sentences": written.sentences})
         return
     for warning in written.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -307,14 +296,14 @@ def capture(
     """Capture q, k and v of a real transformer over real text, for --inputs captured:FILE."""
     from . import capture as capturing
 
-    chosen = [_number("layers", part) for part in layers.split(",")] if layers is not None else None
-    length = _number("seq_len", seq_len) if seq_len is not None else None
-    count = _number("windows", windows)
+    chosen = [whole_number("layers", part) for part in layers.split(",")] if layers is not None else None
+    length = whole_number("seq_len", seq_len) if seq_len is not None else None
+    count = whole_number("windows", windows)
     info = capturing.capture(model, text, out, layers=chosen, seq_len=length, windows=count)
     if as_json:
         from dataclasses import asdict
 
-        _echo_json({key: value for key, value in asdict(info).items() if key != "tokens"})
+        echo_json({key: value for key, value in asdict(info).items() if key != "tokens"})
         return
     click.echo(
         f"{out}: {len(info.layers)} layers × {info.windows} windows × {info.heads} heads × {info.seq_len} tokens × "
@@ -330,28 +319,6 @@ def _echo_report(report: Any) -> None:
     for sentence in report.sentences:
         click.echo(sentence)
     click.echo(f"Report: {report.html}")
-
-
-def _echo_json(value: Any) -> None:
-    import json
-
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
-
-
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """A table that fits a terminal; tab-separated and uncut elsewhere, for cut and grep."""
-    if not sys.stdout.isatty():
-        for row in (header, *rows):
-            click.echo("\t".join(row))
-        return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*header, box=box.SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table, markup=False)
 
 
 if __name__ == "__main__":

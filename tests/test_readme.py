@@ -5,13 +5,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -77,59 +74,6 @@ def test_the_python_example_of_the_readme_runs_but_for_the_sweep() -> None:
         "torch.testing.assert_close(out.double(), attn.definition(q, k, v, causal=True), rtol=1e-4, atol=1e-5)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.fixture
-def plugin(tmp_path: Path) -> Path:
-    path = tmp_path / "efficient.py"
-    path.write_text(code_block(ROOT / "CONTRIBUTING.md"), encoding="utf-8")
-    return path
-
-
-CONTRACT = """
-import sys, torch
-from attnbench.variants.registry import get, load_plugin
-torch.set_num_threads(1)
-assert load_plugin(sys.argv[1]) == ["efficient"]
-attn = get("efficient")
-for n_q, n_k, kv_heads in [(1, 1, 4), (37, 37, 2), (5, 64, 1), (64, 5, 4)]:
-    torch.manual_seed(n_q)
-    q, k, v = (torch.randn(2, h, n, 8, dtype=torch.float64, requires_grad=True)
-               for h, n in ((4, n_q), (kv_heads, n_k), (kv_heads, n_k)))
-    out, wanted = attn(q, k, v), attn.definition(q, k, v)
-    torch.testing.assert_close(out, wanted)
-    upstream = torch.randn_like(out)
-    got, true = (torch.autograd.grad(each, (q, k, v), upstream) for each in (out, wanted))
-    torch.testing.assert_close(got, true)
-"""
-
-
-def test_the_example_of_contributing_keeps_the_contract(plugin: Path) -> None:
-    """In a process of its own: a plugin stays registered, and is none of the other tests' business."""
-    subprocess.run([sys.executable, "-c", CONTRACT, str(plugin)], check=True)
-
-
-@pytest.mark.slow
-def test_the_example_of_contributing_is_measured(plugin: Path, tmp_path: Path) -> None:
-    """The command that CONTRIBUTING gives, with shorter lengths."""
-    command = re.search(
-        r"^    attnbench (run --plugin efficient\.py .*?)(?: +#.*)?$", (ROOT / "CONTRIBUTING.md").read_text(), re.M
-    )
-    assert command is not None
-    words = command[1].replace("1024,4096", "64,100").split()
-    done = subprocess.run(
-        [sys.executable, "-m", "attnbench.bench.cli", *words, "--case-time", "0.05s", "--out", "run"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    records = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
-    assert {(r["variant"], r["n_k"], r["status"]) for r in records} == {
-        (variant, n, "ok") for variant in ("efficient", "sdpa") for n in (64, 100)
-    }
-    assert all(r["time_s"] > 0 for r in records)
 
 
 if __name__ == "__main__":

@@ -67,16 +67,17 @@ def battery(attn: Variant) -> Iterator[Check]:
     hostile_extras = any(extra.extremes for extra in attn.extras)
 
     def check(function: Callable[[Variant, Shape], float], shape: Shape, name: str = "") -> Check:
-        return Check(name or function.__name__.removeprefix("check_"), shape, function, attn)  # type: ignore[attr-defined]
+        name = name or function.__name__.removeprefix("check_").replace("_", " ")  # type: ignore[attr-defined]
+        return Check(name, shape, function, attn)
 
     for causal in sides:
         for n in ns:
             for dtype in DTYPES:
                 if dtype not in attn.supports.dtypes:
                     continue
-                yield check(check_forward, Shape(n, n, causal, dtype))
+                yield check(check_forward, Shape(n, n, causal, dtype), f"forward in {dtype}")
                 if attn.supports.backward:
-                    yield check(check_gradients, Shape(n, n, causal, dtype))
+                    yield check(check_gradients, Shape(n, n, causal, dtype), f"gradients in {dtype}")
         square = Shape(prime, prime, causal, best)
         odd = replace(square, heads=6, kv_heads=2, head_dim=7, value_dim=5, batch=1)
         yield check(check_forward, odd, "forward with grouped heads and Dv != D")
@@ -103,7 +104,7 @@ def battery(attn: Variant) -> Iterator[Check]:
         long = Shape(longest, longest, causal, "float32", head_dim=32, value_dim=32)
         yield check(check_memory_growth, long)
         if attn.supports.backward:
-            yield check(check_memory_growth, replace(long, mode="train"), "memory_growth in training")
+            yield check(check_memory_growth, replace(long, mode="train"), "memory growth in training")
         if attn.counts_flops:
             yield check(check_work_growth, long)
         yield check(check_declared_time, long)

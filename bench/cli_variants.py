@@ -1,0 +1,189 @@
+"""The commands for those who write variants: `check` and `new`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .output import echo_json, echo_table, json_option, plugin_option
+
+if TYPE_CHECKING:
+    from .contract.verdicts import Verdict
+
+FAILED = 1
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME|FILE.py…")
+@click.option("--only", default="", metavar="TEXT", help="Only the checks whose name contains this, e.g. identity.")
+@click.option("--scaling", "with_scaling", is_flag=True, help="Count work and memory at 1k to 32k instead.")
+@plugin_option
+@json_option
+def check(names: tuple[str, ...], only: str, with_scaling: bool, plugins: tuple[str, ...], as_json: bool) -> None:
+    """Hold variants to the contract: what holds, what fails, by how much, on which smallest case.
+
+    NAME is a variant, with parameters if you like; FILE.py is checked as a plugin; all stands for everything. Sizes
+    that are not given are made small, so that short sequences meet every boundary. Exit status 1 if something fails.
+    """
+    # the profiler, which counts memory, says a line at each use unless this is set before torch is imported
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    specs = _specs(names, plugins)
+    if with_scaling:
+        _scaling(specs, as_json)
+        return
+    from .contract.verdicts import FAILS
+
+    verdicts = _judge(specs, only)
+    if not verdicts:
+        raise click.UsageError(f"no check of {', '.join(specs)} has {only!r} in its name; leave out --only to see all")
+    failed = [verdict for verdict in verdicts if verdict.status == FAILS]
+    if as_json:
+        from dataclasses import asdict
+
+        echo_json([asdict(verdict) for verdict in verdicts])
+    else:
+        _tell(verdicts, failed, brief=len(specs) > 1 and not only)
+    if failed:
+        sys.exit(FAILED)
+
+
+def _specs(names: tuple[str, ...], plugins: tuple[str, ...]) -> list[str]:
+    """The variants meant: those that a file brings, everything for `all`, a name as it is."""
+    from ..variants import registry
+
+    for plugin in plugins:
+        registry.load_plugin(plugin)
+    specs: list[str] = []
+    for name in names:
+        if name == "all":
+            specs += registry.names()
+        elif name.endswith(".py") or os.sep in name:
+            specs += registry.load_plugin(name)
+        else:
+            specs.append(name)
+    return specs
+
+
+def _judge(specs: list[str], only: str) -> list[Verdict]:
+    import torch
+    from rich.console import Console
+
+    from .contract.verdicts import judge, small, untouched_sizes
+
+    attns = [small(spec) for spec in specs]
+    for attn, spec in zip(attns, specs, strict=True):
+        if left := untouched_sizes(attn, spec):
+            click.echo(
+                f"note: {attn.name} is checked at {', '.join(left)}, which short sequences do not reach; give a small "
+                f"value, e.g. '{attn.name}({left[0].split(' ')[0]}=8)'",
+                err=True,
+            )
+    torch.set_num_threads(1)  # small tensors are slower on many
+    verdicts = []
+    console = Console(stderr=True)
+    with console.status("") as status:
+        for attn in attns:
+            status.update(attn.name)
+            for verdict in judge(attn, only):
+                verdicts.append(verdict)
+                status.update(f"{attn.name}: {verdict.check}")
+    return verdicts
+
+
+def _tell(verdicts: list[Verdict], failed: list[Verdict], *, brief: bool) -> None:
+    from .contract.verdicts import HOLDS
+
+    if brief:
+        _summary(verdicts)
+    else:
+        several = len({verdict.variant for verdict in verdicts}) > 1
+        echo_table(
+            (*(("variant",) if several else ()), "check", "", "worst", "cases", "s"),
+            [
+                (*((v.variant,) if several else ()), v.check, v.status, v.figure, str(v.cases), f"{v.seconds:.1f}")
+                for v in verdicts
+            ],
+        )
+    for verdict in failed:
+        click.echo(f"\n{verdict.variant} fails: {verdict.check}\n  asked: {verdict.meaning}")
+        click.echo(f"  found: {verdict.problem}\n  smallest case: {verdict.case}")
+    holding = sum(verdict.status == HOLDS for verdict in verdicts)
+    absent = len(verdicts) - holding - len(failed)
+    more = f", {absent} cannot run here" if absent else ""
+    click.echo(f"\n{holding} checks hold, {len(failed)} fail{more}.")
+
+
+def _summary(verdicts: list[Verdict]) -> None:
+    from .contract.verdicts import ABSENT, FAILS, HOLDS
+
+    rows = []
+    for name in dict.fromkeys(verdict.variant for verdict in verdicts):
+        own = [verdict for verdict in verdicts if verdict.variant == name]
+        counts = [str(sum(v.status == status for v in own)) for status in (HOLDS, FAILS, ABSENT)]
+        why = next((v.problem for v in own if v.status == ABSENT), "")
+        rows.append((name, *counts, f"{sum(v.seconds for v in own):.1f}", why.split(";")[0]))
+    echo_table(("variant", "hold", "fail", "cannot run", "s", "why not"), rows)
+
+
+def _scaling(specs: list[str], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from ..variants.api import get
+    from .contract.scaling import LENGTHS, Scaling, scaling
+
+    found = [(spec, scaling(get(spec))) for spec in specs]
+    if as_json:
+        echo_json([asdict(s) if isinstance(s, Scaling) else {"variant": spec, "reasons": s} for spec, s in found])
+        return
+    short = [f"{n // 1024}k" for n in LENGTHS]
+    rows = []
+    for spec, s in found:
+        if not isinstance(s, Scaling):
+            rows.append((spec, *[""] * 5, s[0]))
+            continue
+        rows.append(
+            (
+                s.variant,
+                f"{s.time_exponent:.2f}" if s.time_exponent is not None else "not counted",
+                f"{s.needed_exponent:.2f}",
+                f"{s.declared_time:g}",
+                f"{s.memory_exponent:.2f}",
+                f"{s.declared_memory:g}",
+                " ".join(f"{x / 1e6:.3g}" for x in s.flops or ()),
+                " ".join(f"{x / 2**20:.3g}" for x in s.peak_bytes),
+            )
+        )
+    echo_table(
+        (
+            "variant",
+            "work ^",
+            "needed ^",
+            "declared ^",
+            "memory ^",
+            "declared ^",
+            f"MFLOP at {' '.join(short)}",
+            "peak MiB",
+        ),
+        rows,
+    )
+
+
+@click.command()
+@click.argument("name")
+@click.option("--family", required=True, metavar="F", help="full, sparse, linear or chunked: what it begins as.")
+@click.option("--in-tree", is_flag=True, help="Write into attnbench's own variants/ folder, not here.")
+@click.option("--out", metavar="FILE.py", help="Where the file goes; NAME.py here by default.")
+def new(name: str, family: str, in_tree: bool, out: str | None) -> None:
+    """Write the file of a new variant: it runs, it is correct, and it says what to change."""
+    from .new import write
+
+    path, spec = write(name, family, Path(out) if out else None, in_tree=in_tree)
+    at = "" if in_tree else f" --plugin {path}"
+    click.echo(f"{path} is a working {family} variant. Make it yours, then:")
+    click.echo(f"  attnbench check {name if in_tree else path}")
+    click.echo(f"  attnbench show {name}{at}")
+    click.echo(f"  attnbench run --variants sdpa,{spec}{at} --seq-lens 1024,4096 --report")

@@ -1,0 +1,79 @@
+"""How counted operations and allocated bytes grow with length, beside what a variant declares."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...variants.api import Variant
+from ..flops import count
+from .growth import allocated
+from .shapes import Shape, prepare
+from .sizes import sized
+
+LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
+FITTED = 4
+"""The exponents are fitted to the last doublings: before them, what does not grow with N still weighs."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What one variant does at `LENGTHS`, forward, one head: None where it cannot be counted."""
+
+    variant: str
+    causal: bool
+    flops: tuple[int, ...] | None
+    flops_needed: tuple[int, ...]
+    peak_bytes: tuple[int, ...]
+    declared_time: float
+    declared_memory: float
+
+    @property
+    def time_exponent(self) -> float | None:
+        return exponent(self.flops) if self.flops else None
+
+    @property
+    def needed_exponent(self) -> float:
+        """Of `flops_needed` at the same lengths: where a method mixes powers of N, what is due there."""
+        return exponent(self.flops_needed)
+
+    @property
+    def memory_exponent(self) -> float:
+        return exponent(self.peak_bytes)
+
+
+def scaling(attn: Variant, lengths: Sequence[int] = LENGTHS) -> Scaling | list[str]:
+    """Measures one variant with its sizes at 128, causal where it has that form; or the reasons why it cannot run."""
+    attn = sized(attn)
+    causal = attn.supports.causal
+    flops, needed, peaks = [], [], []
+    for n in lengths:
+        shape = Shape(n, n, causal, "float32", batch=1, heads=1, kv_heads=1, head_dim=64, value_dim=64)
+        reasons = attn.reasons_against(shape)
+        if reasons:
+            return reasons
+        q, k, v, extras = prepare(attn, shape)
+        call = functools.partial(_forward, attn, causal, (q, k, v), extras)
+        flops.append(count(call) if attn.counts_flops else 0)
+        needed.append(attn.flops_needed(replace(shape)))
+        peaks.append(allocated(call).peak)
+    return Scaling(
+        attn.name, causal, tuple(flops) if all(flops) else None, tuple(needed), tuple(peaks),
+        attn.complexity.time, attn.complexity.memory,
+    )  # fmt: skip
+
+
+def _forward(attn: Variant, causal: bool, inputs: tuple[Tensor, Tensor, Tensor], extras: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        return attn(*inputs, causal=causal, **extras)
+
+
+def exponent(figures: Sequence[int]) -> float:
+    """The slope of log figure over log N through the last `FITTED` doublings, by least squares."""
+    tail = np.log2(np.asarray(figures[-FITTED - 1 :], dtype=float))
+    return float(np.polyfit(np.arange(len(tail)), tail, 1)[0])

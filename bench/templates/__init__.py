@@ -1,0 +1,1 @@
+"""Templates of new variants, one a family."""
