@@ -5,6 +5,7 @@ Each function here runs in a child process (see `process.Child`): it takes the c
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..variants import registry
+from ..variants.api import State as DecodeState
 from ..variants.api import Variant, get, make_extras
 from ..variants.registry import load_plugin
 from . import error, fidelity, flops, inputs, memory
@@ -65,7 +67,10 @@ def set_up(state: State, case: Case, plugins: list[str], capture: str | None) ->
     if attn.compiles:
         fields["compile_s"] = max(0.0, verdict.first_call_s - stopwatch.call_s)
     fields["calls_per_sample"] = stopwatch.calls
-    state.update(stopwatch=stopwatch, call=call, case=case, attn=attn)
+    prefill = None
+    if attn.supports.decode and case.causal and case.mode == "forward" and case.n_q == case.n_k:
+        prefill = functools.partial(attn.prefill, q, k, v, **extras)
+    state.update(stopwatch=stopwatch, call=call, case=case, attn=attn, prefill=prefill)
     return {"correct": True, "problem": None, "fields": fields}
 
 
@@ -75,14 +80,20 @@ def sample(state: State) -> float:
 
 
 def weigh(state: State) -> dict[str, Any]:
-    """Memory and operations of one call."""
-    case, call, attn = state["case"], state["call"], state["attn"]
+    """Memory and operations of one call, and what decoding would keep of such a prompt."""
+    case, call, attn, prefill = state["case"], state["call"], state["attn"], state["prefill"]
     state["stopwatch"].flush = None
     return {
         "peak_bytes": memory.allocator_peak(call, case.device),
         "peak_rss_bytes": memory.resident_peak(call) if case.device == "cpu" else None,
         "flops": flops.count(call) if attn.counts_flops else None,
+        "state_bytes": _state_bytes(prefill) if prefill is not None else None,
     }
+
+
+def _state_bytes(prefill: Callable[[], tuple[Tensor, DecodeState]]) -> int:
+    with torch.no_grad():
+        return prefill()[1].nbytes
 
 
 def make_call(

@@ -99,11 +99,12 @@ def _compared_cells(entry: Entry, base: Entry | None, reference: Entry | None) -
     if reference is not None and reference.record.peak_bytes and record.peak_bytes is not None:
         memory = Cell(digits(record.peak_bytes / reference.record.peak_bytes))
     share = record.ceiling_share
-    resident = "" if record.peak_rss_bytes is None else f"{size(record.peak_rss_bytes)} resident"
+    parts = {"resident": record.peak_rss_bytes, "state for decoding": record.state_bytes}
+    besides = ", ".join(f"{size(figure)} {what}" for what, figure in parts.items() if figure is not None)
     return (
         _ratio(entry, base),
         Cell(seconds(record.time_s), seconds_interval(record.time_s_low, record.time_s_high)),
-        Cell(size(record.peak_bytes), more=resident),
+        Cell(size(record.peak_bytes), more=besides),
         memory,
         _error(entry),
         _distance(entry),

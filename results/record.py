@@ -111,6 +111,7 @@ class Record(BaseModel):
     peak_rss_bytes: int | None = None
     """Growth of the resident high-water mark during one call (CPU): sees scratch memory that the allocator does not."""
     state_bytes: int | None = None
+    """What decoding keeps after a prompt of this length: keys and values of a cache, or sums of a fixed size."""
 
     # work
     flops: int | None = None

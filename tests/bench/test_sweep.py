@@ -70,6 +70,17 @@ def test_approximate_variants_have_fidelity_and_others_none(sweep: Callable[...,
     assert found["linear_elu"]["fidelity_error"] is None
 
 
+def test_the_state_of_decoding_is_weighed_where_there_is_one(sweep: Callable[..., Any]) -> None:
+    """In float32, 2 heads of 16, keys and values: 256 bytes a token; the sums of linear attention stay as they are."""
+    names = "sdpa,sliding_window(window_size=32),linear_elu,nystrom"
+    records = sweep("--variants", names, "--seq-lens", "64,128").records
+    state = {(r["variant"], r["causal"], r["n_k"]): r["state_bytes"] for r in records}
+    assert [state["sdpa", True, n] for n in (64, 128)] == [64 * 256, 128 * 256]
+    assert [state["sliding_window", True, n] for n in (64, 128)] == [32 * 256, 32 * 256]
+    assert [state["linear_elu", True, n] for n in (64, 128)] == [2 * 4 * (16 * 16 + 16)] * 2
+    assert all(bytes_ is None for (name, _, _), bytes_ in state.items() if name == "nystrom")
+
+
 def test_the_same_case_asked_for_twice_is_measured_once(sweep: Callable[..., Any]) -> None:
     assert len(sweep("--variants", "naive,naive()", "--seq-lens", "32,32").records) == 1
 
