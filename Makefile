@@ -10,25 +10,40 @@ LOCK := $(if $(shell command -v flock 2>/dev/null),flock Makefile)
 INSTALL := $(LOCK) $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: help sweep test test-slow bench lint style types clean
+.PHONY: help sweep test test-slow test-kernels test-public bench bench-public lint style types clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make sweep      measure the preset quick on this machine, write its report, say which variant to use'
 	@echo 'make test       the tests, without the slow ones'
 	@echo 'make test-slow  the slow tests'
+	@echo 'make test-kernels  runs kernels of other libraries without a GPU, in .venv-kernels, which it makes'
+	@echo 'make test-public  compares with public implementations, which it installs'
 	@echo 'make bench      benchmarks of attnbench itself'
 	@echo 'make lint       style and types'
-	@echo 'make clean      remove .venv and what tools left behind; runs/ stays'
+	@echo 'make clean      remove .venv, .venv-kernels and what tools left behind; runs/ stays'
 
 sweep: $(VENV)/.has-hf
 	$(BIN)/attnbench run --preset quick --report
 
 test: $(VENV)/.has-test
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow and not public'
 
 test-slow: $(VENV)/.has-test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not public'
+
+# in a virtual environment of its own: Triton and its kernels are large, and only these tests want them
+test-kernels:
+	@$(MAKE) --no-print-directory VENV=.venv-kernels .venv-kernels/.has-kernels
+	.venv-kernels/bin/python -m pytest tests/kernels
+
+test-public: $(VENV)/.has-public
+	$(BIN)/python -m pytest -m public
+
+# theirs and ours in turns, in one run: time at length 4096, float32 and bfloat16
+bench-public: $(VENV)/.has-public
+	$(BIN)/attnbench run tests/public/causal.toml --plugin tests/public/implementations.py --report
+	$(BIN)/attnbench run tests/public/noncausal.toml --plugin tests/public/implementations.py --report
 
 bench: $(VENV)/.has-test
 	$(BIN)/python -m pytest tests/benchmarks
@@ -48,7 +63,7 @@ types: $(VENV)/.has-dev
 	MYPYPATH=$(VENV)/types $(BIN)/mypy -p attnbench
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-kernels build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +
 
 # Each stamp says which extras are in .venv. The larger sets hold the smaller, and say so.
@@ -60,6 +75,17 @@ $(VENV)/.has-hf: $(INPUTS) | $(VENV)/.made
 $(VENV)/.has-test: $(INPUTS) | $(VENV)/.made
 	$(INSTALL) -e '.[hf,test]'
 	@touch $@ $(VENV)/.has-hf
+
+# natten is built beside torch, by setuptools, without its CUDA kernels, for which it looks for a GPU; of flash-attn-4,
+# one file in plain torch is read
+$(VENV)/.has-kernels: $(INPUTS) | $(VENV)/.made
+	$(INSTALL) -e '.[test,kernels]' setuptools
+	CUDA_VISIBLE_DEVICES= $(INSTALL) --no-deps --no-build-isolation natten flash-attn-4
+	@touch $@
+
+$(VENV)/.has-public: $(INPUTS) | $(VENV)/.made
+	$(INSTALL) -e '.[hf,test,public]'
+	@touch $@ $(VENV)/.has-test $(VENV)/.has-hf
 
 $(VENV)/.has-dev: $(INPUTS) | $(VENV)/.made
 	$(INSTALL) -e '.[hf,test,dev]'

@@ -5,6 +5,7 @@
     attn = attnbench.get("sliding_window", window_size=256)
     out = attn(q, k, v, causal=True)            # (B, H, N, D)
     attnbench.names()                           # every variant there is
+    attnbench.MultiHeadAttention("gla", embed_dim=512, num_heads=8, causal=True)  # any of them as a layer
     attnbench.run(preset="quick", out="runs/mine")
     attnbench.load("runs/mine")                 # a pandas DataFrame, one row a record
 
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
     from .variants.api import make_extras as make_extras
     from .variants.api import names as names
     from .variants.api import register as register
+    from .variants.layer import MultiHeadAttention as MultiHeadAttention
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "MultiHeadAttention": ".variants.layer",
     "get": ".variants.api",
     "load": ".results.store",
     "make_extras": ".variants.api",
@@ -35,7 +38,7 @@ _HOME = {
     "run": ".bench.sweep",
 }
 
-__all__ = ["__version__", "get", "load", "make_extras", "names", "register", "run"]
+__all__ = ["MultiHeadAttention", "__version__", "get", "load", "make_extras", "names", "register", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -68,6 +68,22 @@ def card(spec: str) -> dict[str, Any]:
     }
 
 
+def small_pattern(spec: str) -> dict[str, Any]:
+    """Which keys each query attends to, as lines of text, or the reason why that cannot be had."""
+    from .pattern import CARD_LENGTH, LEGEND, View, look, shaded
+
+    try:
+        (found,) = look([spec], View(seq_len=CARD_LENGTH)).patterns
+    except Exception as error:  # whatever a variant's definition raises, its card is no less worth having
+        return {"reason": str(error) or type(error).__name__}
+    side = "causal" if found.causal else "non-causal"
+    return {
+        "about": f"{found.spec}, {side}, {CARD_LENGTH} queries (down) and keys (across), {found.inputs}",
+        "legend": LEGEND,
+        "rows": shaded(found),
+    }
+
+
 def lines(found: dict[str, Any]) -> list[str]:
     """A card for a person to read."""
     supports = found["supports"]
@@ -93,7 +109,15 @@ def lines(found: dict[str, Any]) -> list[str]:
         text += textwrap.wrap(body, 100, initial_indent=lead, subsequent_indent=" " * len(lead)) or [lead]
         if not label:
             text.append("")
-    return text
+    return text + _pattern_lines(found.get("pattern", {}))
+
+
+def _pattern_lines(pattern: dict[str, Any]) -> list[str]:
+    if "rows" not in pattern:
+        return textwrap.wrap(f"pattern     not drawn: {pattern['reason']}", 100) if pattern else []
+    lead, margin = "pattern     ", " " * 12
+    about = textwrap.wrap(pattern["about"], 100, initial_indent=lead, subsequent_indent=margin)
+    return ["", *about, f"{margin}{pattern['legend']}", "", *(f"{margin}{row}" for row in pattern["rows"])]
 
 
 def _reasons(attn: Any, device: str) -> list[str]:

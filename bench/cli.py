@@ -90,10 +90,10 @@ def list_command(plugins: tuple[str, ...], as_json: bool) -> None:
 @json_option
 def show(name: str, plugins: tuple[str, ...], as_json: bool) -> None:
     """The card of one variant: paper, formula, complexity, parameters, what it supports and reduces to."""
-    from .cards import card, lines, load
+    from .cards import card, lines, load, small_pattern
 
     load(plugins)
-    found = card(name)
+    found = card(name) | {"pattern": small_pattern(name)}
     if as_json:
         echo_json(found)
     else:
@@ -310,6 +310,81 @@ def capture(
         f"{info.head_dim}, of {info.model} over {info.text}. Use it with: attnbench run --inputs captured:{out} "
         f"--seq-lens {info.seq_len} --{'' if info.causal else 'no-'}causal"
     )
+
+
+# -- plot -------------------------------------------------------------------------------------------------------
+
+
+@main.group()
+def plot() -> None:
+    """Draw what figures do not tell: which tokens each query attends to (pattern)."""
+
+
+@plot.command("pattern")
+@click.argument("names", metavar="NAME[,NAME…]")
+@click.option("--seq-len", metavar="N", default="64", show_default=True, help="Tokens.")
+@click.option("--inputs", metavar="I", default="gaussian", show_default=True, help="Also captured, captured:FILE.")
+@click.option("--head", metavar="I", default="0", show_default=True, help="Which head, counted from 0.")
+@click.option("--layer", metavar="I", help="Which layer of captured inputs; the first by default.")
+@click.option(
+    "--causal/--no-causal", default=None, help="By default causal, or as captured inputs were, if the variant can."
+)
+@click.option("--seed", metavar="N", default="0", show_default=True, help="Seed of inputs and of drawn extras.")
+@click.option("--as-is", is_flag=True, help="Keep default sizes, even if nothing is left out at this length.")
+@plugin_option
+@click.option("--out", metavar="FILE", help="A .png, .svg or .pdf; NAME-pattern.png or patterns.png by default.")
+@json_option
+def plot_pattern(
+    names: str,
+    seq_len: str,
+    inputs: str,
+    head: str,
+    layer: str | None,
+    causal: bool | None,
+    seed: str,
+    as_is: bool,
+    plugins: tuple[str, ...],
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Draw the attention matrix of a variant on real or generated input, and the mask of a sparse one.
+
+    NAME is a variant, with parameters if you like; several, with commas between them, or all, give a sheet with a panel
+    each. Any variant that is linear in v has such a matrix, recurrences too: it is what its definition gives for v = I.
+    Sizes that NAME does not give (windows, blocks, …) are made small, so that short inputs show structure; the title
+    says which. Captured inputs have their words on the axes.
+    """
+    from ..reports.pattern import check_format, save_pattern, save_sheet
+    from ..variants.registry import split_specs
+    from .cards import load
+    from .pattern import View, look
+
+    view = View(
+        seq_len=whole_number("seq_len", seq_len),
+        inputs=inputs,
+        causal=causal,
+        head=whole_number("head", head),
+        layer=None if layer is None else whole_number("layer", layer),
+        seed=whole_number("seed", seed),
+        as_is=as_is,
+    )
+    if out is not None:
+        check_format(Path(out))  # before anything takes time
+    load(plugins)
+    specs = split_specs(names)
+    sheet = look(specs, view)
+    for name, why in sheet.left_out.items():
+        click.echo(f"left out: {why if why.startswith(name) else f'{name}: {why}'}", err=True)
+    if len(specs) == 1 and specs != ["all"]:
+        (one,) = sheet.patterns
+        path = save_pattern(one, Path(out or f"{one.spec.partition('(')[0]}-pattern.png"))
+    else:
+        path = save_sheet(sheet.patterns, sheet.left_out, Path(out or "patterns.png"), merge="all" in specs)
+    if as_json:
+        drawn = [{"spec": p.spec, "causal": p.causal, "pairs_seen": int(p.seen.sum())} for p in sheet.patterns]
+        echo_json({"file": str(path), "patterns": drawn, "left_out": sheet.left_out})
+    else:
+        click.echo(f"{path}: {', '.join(p.spec for p in sheet.patterns)}")
 
 
 # -- output -----------------------------------------------------------------------------------------------------

@@ -64,12 +64,21 @@ def join_blocks(out: Tensor, batch: int, heads: int, kv_heads: int) -> Tensor:
 
 
 def banded(
-    q: Tensor, k: Tensor, v: Tensor, *, before: int, after: int, sinks: int = 0, scale: float, block_size: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    before: int,
+    after: int,
+    sinks: int = 0,
+    all_sinks: bool = False,
+    scale: float,
+    block_size: int,
 ) -> Tensor:
     """Softmax attention of the query at position p over the keys p - before … p + after and the first `sinks` keys.
 
-    Positions align bottom-right. `sinks` is for bands that end at the query itself (after = 0). A row whose band holds
-    no key gives zeros. Time O(Nq (before + after + block_size)); no copy of k and v beyond what sinks need.
+    Positions align bottom-right. Of the sinks a row sees those up to p + after, or all of them if `all_sinks`. A row
+    that may see no key gives zeros. Time O(Nq (before + after + block_size)); k and v are copied for sinks alone.
 
     The rows fall in four parts, so that nothing is ever padded: rows that see nothing; a head whose band begins at key
     0; a body of whole blocks of C queries, whose keys are one strided view of C + before + after keys each, all under
@@ -78,7 +87,7 @@ def banded(
     b, h, n_q, _ = q.shape
     kv_heads, n_k = k.shape[1], k.shape[2]
     shift = n_k - n_q  # position of query 0
-    blind = min(n_q, max(0, -shift - after))
+    blind = 0 if sinks and all_sinks else min(n_q, max(0, -shift - after))
     head_end = min(n_q, max(blind, before + sinks + 1 - shift))  # row whose band no longer touches the sinks
     blocks = max(0, n_q - after - head_end) // block_size
     body_end = head_end + blocks * block_size
@@ -88,17 +97,19 @@ def banded(
     if head_end > blind:
         seen = min(n_k, head_end + shift + after)
         rows = q[:, :, blind:head_end]
-        if after == 0:
+        if after == 0 and not all_sinks:
             parts.append(attend(rows, k[:, :, :seen], v[:, :, :seen], scale=scale, causal=True))
         else:
-            allowed = band(blind + shift, rows.shape[2], 0, seen)
+            if all_sinks:
+                seen = max(seen, min(n_k, sinks))
+            allowed = band(blind + shift, rows.shape[2], 0, seen, sinks=sinks, all_sinks=all_sinks)
             parts.append(attend(rows, k[:, :, :seen], v[:, :, :seen], scale=scale, allowed=allowed))
 
     if blocks:
         first = head_end + shift - before
         length = block_size + before + after
-        keys = _windows(k, first, blocks, block_size, length)
-        values = _windows(v, first, blocks, block_size, length)
+        keys = windows(k, first, blocks, block_size, length)
+        values = windows(v, first, blocks, block_size, length)
         allowed = band(before, block_size, 0, length)
         if sinks:
             keys, values = _with_sinks(k, keys, sinks), _with_sinks(v, values, sinks)
@@ -121,16 +132,30 @@ def banded(
     return prepend_zeros(out, blind)
 
 
-def _band(p: int, rows: int, first: int, end: int, *, before: int, after: int, device: torch.device) -> Tensor | None:
+def _band(
+    p: int,
+    rows: int,
+    first: int,
+    end: int,
+    *,
+    before: int,
+    after: int,
+    sinks: int = 0,
+    all_sinks: bool = False,
+    device: torch.device,
+) -> Tensor | None:
     """Mask of the rows at positions p … p + rows - 1 over the keys first … end - 1, or None where all are seen."""
     if first >= p + rows - 1 - before and end - 1 <= p + after:
         return None
     i = torch.arange(p, p + rows, device=device)[:, None]
     j = torch.arange(first, end, device=device)[None, :]
-    return (j >= i - before) & (j <= i + after)
+    allowed = (j >= i - before) & (j <= i + after)
+    if sinks:
+        allowed |= (j < sinks) if all_sinks else (j < sinks) & (j <= i + after)
+    return allowed
 
 
-def _windows(x: Tensor, first: int, blocks: int, step: int, length: int) -> Tensor:
+def windows(x: Tensor, first: int, blocks: int, step: int, length: int) -> Tensor:
     """(B, Hkv, N, D) -> (B·Hkv, blocks, length, D): overlapping windows that start `step` apart, as a view."""
     rows = x.flatten(0, 1)[:, first : first + (blocks - 1) * step + length]
     if rows.stride(-1) != 1:
@@ -142,3 +167,14 @@ def _with_sinks(x: Tensor, windows: Tensor, sinks: int) -> Tensor:
     """Puts the first `sinks` keys before every window: (B·Hkv, blocks, sinks + length, D), a copy."""
     head = x.flatten(0, 1)[:, None, :sinks].expand(-1, windows.shape[1], -1, -1)
     return torch.cat([head, windows], dim=2)
+
+
+def segment_means(x: Tensor, segments: int) -> Tensor:
+    """(B, H, N, D) -> (B, H, min(segments, N), D): means of segments whose lengths differ by one at most."""
+    n = x.shape[2]
+    m = min(segments, n)
+    length, longer = divmod(n, m)
+    split = longer * (length + 1)
+    long = x[:, :, :split].unflatten(2, (longer, length + 1)).mean(dim=3)
+    short = x[:, :, split:].unflatten(2, (m - longer, length)).mean(dim=3)
+    return torch.cat([long, short], dim=2)

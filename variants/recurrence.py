@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .api import State, Variant, repeat_heads
+from .api import CaseLike, State, Variant, repeat_heads
 from .blocks import wide
 
 SEGMENT = 128
@@ -70,22 +70,27 @@ class Recurrent(Variant):
         extras = {name: x.to(dtype) for name, x in extras.items()}
         length = q.shape[2] if rows is None else int(rows.max()) + 1
 
-        def run(begin: int, end: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-            now = dict(zip(names, tensors, strict=True))
+        # `split` and `unbind`, since the gradient of an index is a tensor of the whole length, once for every token
+        lengthy = [extra.name for extra in self.extras if extra.length_axis is not None]
+        fixed = {name: x for name, x in extras.items() if name not in lengthy}
+        along = [q, k, v, *(extras[name] for name in lengthy)]
+        spans = zip(*(x[:, :, :length].split(SEGMENT, dim=2) for x in along), strict=True)
+        state = self.start(q, k, v)
+        names = tuple(state)
+
+        def run(count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+            now = dict(zip(names, tensors[count:], strict=True))
             outputs = []
-            for t in range(begin, end):
-                more = {name: x[:, :, t] if name in lengthy else x for name, x in extras.items()}
-                out, now = self.step(now, q[:, :, t], k[:, :, t], v[:, :, t], scale=scale, **more)
+            for x, y, z, *gates in zip(*(x.unbind(2) for x in tensors[:count]), strict=True):
+                more = dict(zip(lengthy, gates, strict=True))
+                out, now = self.step(now, x, y, z, scale=scale, **more, **fixed)
                 outputs.append(out)
             return torch.stack(outputs, dim=2), *(now[name] for name in names)
 
-        lengthy = {extra.name for extra in self.extras if extra.length_axis is not None}
-        state = self.start(q, k, v)
-        names = tuple(state)
         parts = []
-        for begin in range(0, length, SEGMENT):
-            span: tuple[Any, ...] = (begin, min(begin + SEGMENT, length), *(state[name] for name in names))
-            out, *after = checkpoint(run, *span, use_reentrant=False) if torch.is_grad_enabled() else run(*span)
+        for span in spans:
+            args: tuple[Any, ...] = (len(span), *span, *(state[name] for name in names))
+            out, *after = checkpoint(run, *args, use_reentrant=False) if torch.is_grad_enabled() else run(*args)
             state = dict(zip(names, after, strict=True))
             parts.append(out)
         whole = torch.cat(parts, dim=2)
@@ -114,6 +119,10 @@ class Recurrent(Variant):
         out, after = self.step(state.tensors, x, y, z, scale=self.default_scale(q, scale), **more)
         return out.unsqueeze(2).to(q.dtype), State(state.seen + 1, after)
 
+    def flops_needed(self, case: CaseLike) -> int:
+        """The recurrence's products: each token adds k vᵀ to the state, and reads q S from it."""
+        return 4 * case.head_dim**2 * case.batch * case.heads * case.n_k
+
     def _run(
         self, q: Tensor, k: Tensor, v: Tensor, scale: float, extras: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -124,6 +133,17 @@ class Recurrent(Variant):
         more = {e.name: split(more[e.name], c) if e.length_axis is not None else more[e.name] for e in self.extras}
         out, state = self.chunks(x, y, z, scale=scale, **more)
         return out.flatten(2, 3)[:, :, -n:].to(q.dtype), state
+
+
+def fading(
+    q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float, gamma: float = 1.0, **extras: Tensor
+) -> Tensor:
+    """sum over j <= i of scale gamma^(i-j) q_i·k_j v_j, in O(N²): what recurrences come to where only time erases.
+
+    With gamma = 1, linear attention without feature map and normaliser. The other side of identities; ignores extras.
+    """
+    i = torch.arange(q.shape[2], dtype=q.dtype, device=q.device)
+    return (scale * (q @ k.mT) * gamma ** (i[:, None] - i).clamp_min(0)).tril() @ v
 
 
 def split(x: Tensor, chunk_size: int) -> Tensor:

@@ -85,7 +85,8 @@ def battery(attn: Variant) -> Iterator[Check]:
             yield check(check_gradients, odd, "gradients with grouped heads and Dv != D")
             yield check(check_gradients, replace(odd, value_dim=7), "gradients with grouped heads")
         yield check(check_batch, square)
-        yield check(check_grouped_heads, square)
+        if not attn.choice_of_group:
+            yield check(check_grouped_heads, square)
         yield check(check_untouched, square)
         yield check(check_strided, square)
         if attn.tuning:

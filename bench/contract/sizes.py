@@ -16,16 +16,23 @@ SMALL = {
     "num_landmarks": 16,
     "num_features": 32,
     "top_k": 16,
+    "num_blocks": 2,
+    "page_size": 4,
+    "num_pages": 3,
+    "compress_size": 8,
+    "compress_stride": 4,
+    "num_selected": 4,
+    "stride": 8,
 }
 """Values of size parameters, by their names, at which short lengths already meet every boundary."""
 
 GROWTH_SIZE = 128
 """Of every size parameter while growth is measured: well below the lengths, and not so small that it takes long."""
 
-GROWTH_SIZES: dict[str, int] = {}
+GROWTH_SIZES: dict[str, int] = {"num_blocks": 3, "num_pages": 3, "num_selected": 4}
 """Of those parameters for which that is too much: numbers of whole blocks, heads of an indexer."""
 
-GRAIN = ("chunk_size", "window_size", "num_landmarks", "block_size", "segment_size", "top_k")
+GRAIN = ("chunk_size", "window_size", "num_landmarks", "block_size", "segment_size", "top_k", "stride")
 """The parameters around whose value lengths are awkward, the telling one first."""
 
 

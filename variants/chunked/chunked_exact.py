@@ -103,7 +103,7 @@ class _ExactAttention(torch.autograd.Function):
             qi, doi = _fold(q, rows) * scale, _fold(dout, rows)
             row_lse = _fold(lse.unsqueeze(-1), rows)
             shared = (doi * _fold(out, rows)).sum(dim=-1, keepdim=True)  # what softmax takes off every score's gradient
-            dqi = torch.zeros_like(qi)
+            dqi = torch.zeros(qi.shape, dtype=qi.dtype, device=qi.device)  # `zeros_like` would take over q's strides
             for cols in _seen_chunks(rows, q.shape[3], k.shape[2], c, causal):
                 weights = _scores(qi, k, rows, cols, q.shape[3], causal).sub_(row_lse).exp_()
                 _add_product(dv[:, :, cols], weights.mT, doi)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..api import CaseLike, Complexity, Supports, VariantError, register
+from ..api import CaseLike, Complexity, Supports, Variant, VariantError, register
 from ..blocks import blind_rows, prepend_zeros
 from .naive import SoftmaxAttention
 
@@ -48,31 +48,41 @@ class Flex(SoftmaxAttention):
     """The compiled kernel over a block mask that is written down directly, never made from an N x N mask."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor:
-        needs_grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-        if needs_grad and q.device.type == "cpu":
-            raise VariantError(f"{self.name}: {NO_BACKWARD}; call it under torch.no_grad()")
-        if q.device.type == "cpu":
-            q, k, v = (
-                q.detach(),
-                k.detach(),
-                v.detach(),
-            )  # torch refuses tensors that want a gradient, under no_grad too
-        if q.dtype == torch.float64:
-            raise VariantError(f"{self.name}: runs in {', '.join(self.supports.dtypes)}, not float64")
         blind = blind_rows(q.shape[2], k.shape[2]) if causal else 0
         q = q[:, :, blind:]
-        mask = block_mask(q.shape[2], k.shape[2], causal, q.device)
-        with torch._dynamo.config.patch(recompile_limit=COMPILATIONS):
-            out = compiled()(q, k, v, block_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
-        return prepend_zeros(out, blind)
+        mask = functools.partial(block_mask, q.shape[2], k.shape[2], causal, q.device)
+        return prepend_zeros(run(self, q, k, v, mask, scale), blind)
 
     def refuses(self, case: CaseLike) -> list[str]:
-        if case.device == "cpu":
-            return ([NO_BACKWARD] if case.mode == "train" else []) + list(_lacks_of_cpu())
-        return list(_lacks_of_gpu())
+        return lacks(case)
 
 
 NO_BACKWARD = "torch's flex_attention has no backward pass on a CPU"
+
+
+def lacks(case: CaseLike) -> list[str]:
+    """What the compiled kernel, or its compilation, lacks for a case on this machine."""
+    if case.device == "cpu":
+        return ([NO_BACKWARD] if case.mode == "train" else []) + list(_lacks_of_cpu())
+    return list(_lacks_of_gpu())
+
+
+def run(attn: Variant, q: Tensor, k: Tensor, v: Tensor, mask: Callable[[], Any], scale: float) -> Tensor:
+    """The compiled kernel over the BlockMask that `mask` makes: (B, H, Nq, Dv). Every row must see a key.
+
+    Raises VariantError in the name of `attn` for what the kernel cannot do.
+    """
+    needs_grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    if needs_grad and q.device.type == "cpu":
+        raise VariantError(f"{attn.name}: {NO_BACKWARD}; call it under torch.no_grad()")
+    if q.device.type == "cpu":
+        # torch refuses tensors that want a gradient, under no_grad too
+        q, k, v = q.detach(), k.detach(), v.detach()
+    if q.dtype == torch.float64:
+        raise VariantError(f"{attn.name}: runs in {', '.join(attn.supports.dtypes)}, not float64")
+    with torch._dynamo.config.patch(recompile_limit=COMPILATIONS):
+        out: Tensor = compiled()(q, k, v, block_mask=mask(), scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+    return out
 
 
 @functools.cache

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..api import CaseLike, Complexity, Identity, Supports, Variant, register, repeat_heads
-from ..blocks import attend, wide
+from ..blocks import attend, segment_means, wide
 
 
 @register(
@@ -61,13 +61,7 @@ class Nystrom(Variant):
 
     def _landmarks(self, x: Tensor) -> Tensor:
         """(B, H, N, D) -> (B, H, m, D): means of m segments whose lengths differ by one at most."""
-        n = x.shape[2]
-        m = min(self.num_landmarks, n)
-        length, longer = divmod(n, m)
-        split = longer * (length + 1)
-        long = x[:, :, :split].unflatten(2, (longer, length + 1)).mean(dim=3)
-        short = x[:, :, split:].unflatten(2, (m - longer, length)).mean(dim=3)
-        return torch.cat([long, short], dim=2)
+        return segment_means(x, self.num_landmarks)
 
     def _inverse(self, a: Tensor) -> Tensor:
         """Z after `pinv_steps` steps, each (B, H) matrix from a start of its own: Aᵀ / (‖A‖₁ ‖A‖∞)."""

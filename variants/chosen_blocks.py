@@ -1,0 +1,466 @@
+"""Attention over whole blocks of keys that each query chooses: shared by `quest`, `moba` and `nsa`.
+
+A query attends to its own block up to itself, and to some of the blocks that ended before it. Which ones is a hard
+choice: two blocks that almost tie are either in or out, and the output jumps between them. So the choice is made in one
+fixed arithmetic, whatever the dtype of the inputs and however the work is cut up: scores are computed in float64 from
+the inputs as given, rounded once to float32, and equal ones go to the earlier block (as in `selection`). The definition
+and the fast form so choose alike.
+
+The fast form turns the question round: not which blocks a query wants, but which queries want a block. The (query,
+block) pairs are sorted by block and cut into tiles of queries that share one block of keys, so that all work is batched
+products of tiles, and none of it is for pairs that nobody chose. A query's parts are joined by their log-sum-exp.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .api import State, Variant, causal_pairs
+from .blocks import blind_rows, prepend_zeros, wide
+from .pieces import piece_gradients, piece_of_attention
+from .selection import best
+
+Choose = Callable[[slice, slice, int], Tensor]
+"""(streams, query rows, n) -> mask (S, W, R, n) of the first n blocks, all of them before the last row's own.
+
+A stream is a key head of one batch entry, B·Hkv of them. W is the number of choices made for a stream and a position:
+G = H / Hkv where each query head chooses for itself, 1 where the group shares one choice."""
+
+FUSED_FROM = 64
+"""Own blocks of at least this many keys go through the fused kernel, which is slow at smaller ones in bfloat16."""
+
+TILE = 128
+"""Most queries of a tile. There are fewer where a block has few queries, as in decoding, where it has one."""
+
+TILES_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 26}
+"""Most numbers that tiles hold at a time, of each kind: on a CPU what stays in its cache."""
+
+SCORES_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 26}
+"""Most numbers that choosing holds at a time, a query's scores of blocks among them."""
+
+ROWS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 28}
+"""Most numbers of partial outputs that are held at a time. More rows fill tiles better."""
+
+
+# -- choosing -----------------------------------------------------------------------------------------------------
+
+
+def own_block(n_q: int, n_k: int, rows: slice, block_size: int, device: torch.device) -> Tensor:
+    """Number of the block that each query stands in, (R,): positions align bottom-right."""
+    return (torch.arange(rows.start, rows.stop, device=device) + (n_k - n_q)).div(block_size, rounding_mode="floor")
+
+
+def choose_past(scores: Tensor, own: Tensor, count: int) -> Tensor:
+    """Mask (…, R, n) of the `count` blocks of highest score (…, R, n) among those before each row's own, (R,).
+
+    The fast form's: a partial sort. A row that has fewer blocks before it gets all of them.
+    """
+    past = torch.arange(scores.shape[-1], device=scores.device) < own[:, None]  # (R, n)
+    if count <= 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    if count >= scores.shape[-1]:
+        return past.expand_as(scores)
+    scores = scores.to(torch.float32).masked_fill_(~past, -math.inf)
+    least = scores.topk(count, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
+    mask = (scores >= least) & past
+    tied = mask.sum(dim=-1) > count  # rows whose least chosen score is also that of others: the earlier ones get in
+    if tied.any():
+        rows, limit = scores[tied], least[tied]
+        above, equal = rows > limit, (rows == limit) & mask[tied]
+        mask[tied] = above | (equal & (equal.cumsum(dim=-1) <= count - above.sum(dim=-1, keepdim=True)))
+    return mask
+
+
+def seen_keys(scores: Tensor, i: Tensor, j: Tensor, *, block_size: int, count: int) -> Tensor:
+    """Mask (…, R, Nk) of the keys that a definition's queries see: the `count` best past blocks, the own up to itself.
+
+    `scores` (…, R, n) is of the blocks 0 … n - 1, of which the last may be cut short; i (R, 1) and j (1, Nk) are
+    positions.
+    """
+    block = torch.arange(scores.shape[-1], device=scores.device)[None, :]
+    own = i.div(block_size, rounding_mode="floor")
+    chosen = best(scores.to(torch.float32), block < own, count) | (block == own)
+    return chosen.repeat_interleave(block_size, dim=-1)[..., : j.shape[-1]] & (j <= i)
+
+
+# -- a variant that scores blocks by a summary of their keys --------------------------------------------------------
+
+
+class ScoredBlocks(Variant):
+    """Base of methods in which each query head chooses past blocks by a score of the query and a summary of each block.
+
+    A subclass writes `definition` or `weights` in its own words, `block` and `count`, and the two steps `summary` and
+    `score` of the fast form. Causal only; the state of decoding is the cache and the summaries.
+    """
+
+    @property
+    def block(self) -> int:
+        """C: keys of a block."""
+        raise TypeError(f"{type(self).__name__} must define `block`")
+
+    @property
+    def count(self) -> int:
+        """K: blocks that a query attends to, its own counted."""
+        raise TypeError(f"{type(self).__name__} must define `count`")
+
+    def summary(self, blocks: Tensor) -> Tensor:
+        """The keys of whole blocks (B, Hkv, n, C, D) -> what scores need of them, (B, Hkv, n, E)."""
+        raise TypeError(f"{type(self).__name__} must define `summary`")
+
+    def score(self, q: Tensor, summaries: Tensor) -> Tensor:
+        """Queries (…, R, D) and summaries (…, n, E) -> scores (…, R, n) in float64."""
+        raise TypeError(f"{type(self).__name__} must define `score`")
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor:
+        return self._attend(q, k, v, self._summaries(k), scale)
+
+    def prefill(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> tuple[Tensor, State]:
+        """As `forward`, and the cache: k, v, and the summaries (B, Hkv, N // C, E) of the blocks that have ended."""
+        self.check(q, k, v, causal=True, extras={})
+        summaries = self._summaries(k)
+        out = self._attend(q, k, v, summaries, self.default_scale(q, scale))
+        return out, State(k.shape[2], {"k": k, "v": v, "summaries": summaries})
+
+    def decode(
+        self, q: Tensor, k: Tensor, v: Tensor, state: State, *, scale: float | None = None
+    ) -> tuple[Tensor, State]:
+        self.check(q, k, v, causal=True, extras={})
+        keys, values = torch.cat([state["k"], k], dim=2), torch.cat([state["v"], v], dim=2)
+        summaries = state["summaries"]
+        if keys.shape[2] % self.block == 0:
+            summaries = torch.cat([summaries, self._summaries(keys[:, :, -self.block :])], dim=2)
+        out = self._attend(q, keys, values, summaries, self.default_scale(q, scale))
+        return out, State(state.seen + 1, {"k": keys, "v": values, "summaries": summaries})
+
+    def _summaries(self, k: Tensor) -> Tensor:
+        n = k.shape[2] // self.block
+        return self.summary(k.detach()[:, :, : n * self.block].unflatten(2, (n, self.block)))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, summaries: Tensor, scale: float) -> Tensor:
+        blind = blind_rows(q.shape[2], k.shape[2])
+        q = q[:, :, blind:]
+        (b, h, n_q, d), (kv_heads, n_k) = q.shape, k.shape[1:3]
+        group = h // kv_heads
+        asking = q.detach().reshape(b * kv_heads, group, n_q, d)
+        summaries = summaries.flatten(0, 1).unsqueeze(1)  # (X, 1, n, E)
+
+        def choose(streams: slice, rows: slice, n: int) -> Tensor:
+            scores = self.score(asking[streams, :, rows], summaries[streams, :, :n])
+            return choose_past(scores, own_block(n_q, n_k, rows, self.block, q.device), self.count - 1)
+
+        scored = 1 + 6 * group * summaries.shape[2]  # of a row: float64 and float32 scores, masks
+        sizes = {"choosers": group, "block_size": self.block, "count": self.count, "scored": scored}
+        return prepend_zeros(attend_chosen(q, k, v, choose, scale=scale, **sizes), blind)
+
+    def visible_pairs(self, n_q: int, n_k: int, causal: bool) -> int:
+        return own_pairs(n_q, n_k, self.block) + past_blocks(n_q, n_k, self.block, self.count - 1) * self.block
+
+
+# -- attending ----------------------------------------------------------------------------------------------------
+
+
+def attend_chosen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    choose: Choose,
+    *,
+    choosers: int,
+    block_size: int,
+    count: int,
+    scored: int,
+    scale: float,
+) -> Tensor:
+    """Causal softmax attention of q (B, H, Nq, D) over each query's own block and those it chooses: (B, H, Nq, Dv).
+
+    Every row must see a key: Nq <= Nk. `choosers` is W, the choices a stream makes at a position; `count` is K, the
+    most blocks of a choice, the own counted; `scored` is how many numbers a choice holds for a row of a stream. Time
+    O(Nq K C d) and what choosing takes; memory O(N d) and, for training, the pairs of query and block. No gradient
+    goes through the choice.
+    """
+    (b, h, n_q, d), kv_heads = q.shape, k.shape[1]
+    members = h // kv_heads // choosers
+    units = q.reshape(b * kv_heads, choosers, members, n_q, d).transpose(2, 3)  # (X, W, Nq, M, D)
+    per_row = choosers * min(count, -(-k.shape[2] // block_size)) * members * (v.shape[3] + 4)
+    options = block_size, scale, per_row, scored
+    out = _ChosenBlocks.apply(units, k.flatten(0, 1), v.flatten(0, 1), choose, options)  # type: ignore[no-untyped-call]
+    return out.transpose(2, 3).reshape(b, h, n_q, -1)  # type: ignore[no-any-return]
+
+
+class _ChosenBlocks(torch.autograd.Function):
+    """q (X, W, Nq, M, D), k (X, Nk, D), v (X, Nk, Dv) -> (X, W, Nq, M, Dv): M query vectors share a choice.
+
+    A unit is such a group of M vectors. Own blocks come first, chosen ones are joined to them pass by pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, choose: Choose, options: tuple[Any, ...]) -> Tensor:
+        c, scale, per_row, scored = options
+        out, lse = _attend_own(q, k, v, c, scale)
+        keys, values = _whole_blocks(k, c), _whole_blocks(v, c)
+        scratch, pairs = lse.new_empty(0), []
+        for streams, rows in _passes(q, per_row):
+            block, unit = _choose_pairs(q, k, streams, rows, choose, c, scored)
+            if len(block):
+                work = _Pass(q, streams, rows, len(keys), block, unit)
+                _join(work, q, keys, values, scale, out, lse, scratch := work.enough(scratch, q.shape[3] * v.shape[2]))
+            if any(ctx.needs_input_grad[:3]):
+                pairs += [block.to(torch.int32), unit.to(torch.int32)]
+        out = out.to(q.dtype)
+        ctx.save_for_backward(q, k, v, out, lse, *pairs)
+        ctx.options = options
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, out, lse, *pairs = ctx.saved_tensors
+        c, scale, per_row, _ = ctx.options
+        dq, dk, dv = _own_gradients(q, k, v, out, lse, dout, c, scale)
+        all_keys, all_values = _whole_blocks(k, c), _whole_blocks(v, c)
+        into_k, into_v = torch.zeros_like(all_keys), torch.zeros_like(all_values)
+        # what softmax takes off every score's gradient
+        shared = (dout.to(lse.dtype) * out.to(lse.dtype)).sum(dim=-1, keepdim=True)  # (X, W, Nq, M, 1)
+        for (streams, rows), block, unit in zip(_passes(q, per_row), pairs[::2], pairs[1::2], strict=True):
+            if not len(block):
+                continue
+            work = _Pass(q, streams, rows, len(all_keys), block.long(), unit.long())
+            # for the unit that fills tiles up everything is 0, and so is what it adds
+            queries, upstream, norm, less = (work.units(x) for x in (q, dout, lse.unsqueeze(-1), shared))
+            queries *= scale
+            dqueries = torch.zeros_like(queries)
+            for slab in work.slabs(all_keys, all_values, q.shape[3]):
+                units, blocks = work.slots[slab], work.tile_block[slab]
+                asked, came = _gather(queries, units), _gather(upstream, units)  # (S, T·M, D), (S, T·M, Dv)
+                keys, values = (
+                    all_keys.index_select(0, blocks),
+                    all_values.index_select(0, blocks),
+                )  # (S, C, D), (S, C, Dv)
+                weights = (keys @ asked.mT).sub_(_gather(norm, units).mT).exp_()  # (S, C, T·M)
+                into_v.index_add_(0, blocks, weights @ came)
+                dscores = (values @ came.mT).sub_(_gather(less, units).mT).mul_(weights)
+                into_k.index_add_(0, blocks, dscores @ asked)
+                dqueries.index_add_(0, units.flatten(), (dscores.mT @ keys).view(-1, *dqueries.shape[1:]))
+            dq[streams, :, rows] += work.unfold(dqueries.mul_(scale))
+        for total, more in ((dk, into_k), (dv, into_v)):
+            more = more.view(len(total), -1, total.shape[-1])  # (X, n·C, D)
+            total[:, : more.shape[1]] += more
+        return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), None, None
+
+
+def _join(
+    work: _Pass, q: Tensor, keys: Tensor, values: Tensor, scale: float, out: Tensor, lse: Tensor, scratch: Tensor
+) -> None:
+    """Joins a pass's tiles to outputs (X, W, Nq, M, Dv) and log-sum-exps (X, W, Nq, M), in place."""
+    members, dv = q.shape[3], values.shape[2]
+    tiles, size = work.slots.shape
+    queries = work.units(q).mul_(scale)
+    mixed = scratch[: tiles * size * members * dv].view(tiles, size * members, dv)
+    peak = mixed.new_empty(tiles, 1, size * members)
+    total = torch.empty_like(peak)
+    for slab in work.slabs(keys, values, members):
+        block = work.tile_block[slab]
+        # keys come first, so that a sum over few keys still runs along many queries
+        scores = keys.index_select(0, block) @ _gather(queries, work.slots[slab]).mT  # (S, C, T·M)
+        torch.amax(scores, dim=1, keepdim=True, out=peak[slab])
+        weights = scores.sub_(peak[slab]).exp_()
+        torch.sum(weights, dim=1, keepdim=True, out=total[slab])
+        torch.bmm(weights.mT, values.index_select(0, block), out=mixed[slab])
+
+    unit = work.slots.flatten()
+    peak, total, mixed = peak.view(-1, members), total.view(-1, members), mixed.view(-1, members, dv)
+    own = work.units(lse)
+    top = own.scatter_reduce(0, unit[:, None].expand(-1, members), peak, "amax")
+    norm = own.sub_(top).exp_()
+    joined = work.units(out).mul_(norm[..., None])
+    share = peak.sub_(top.index_select(0, unit)).exp_()
+    norm.index_add_(0, unit, total.mul_(share))
+    for part in _cut(0, len(unit), max(1, _limit(TILES_AT_ONCE, q) // (members * dv))):
+        joined.index_add_(0, unit[part], mixed[part].mul_(share[part, :, None]))
+    out[work.streams, :, work.rows] = work.unfold(joined.div_(norm[..., None]))
+    lse[work.streams, :, work.rows] = work.unfold(top.add_(norm.log_()))
+
+
+# -- own blocks ---------------------------------------------------------------------------------------------------
+
+
+def _own_spans(n_q: int, n_k: int, c: int) -> Iterator[tuple[slice, slice, int]]:
+    """(rows, keys, n): n blocks of equal length. Whole ones together, and one cut short at either end."""
+    shift = n_k - n_q
+    body = min(n_k, -(-shift // c) * c)  # position where whole blocks begin
+    tail = max(body, n_k // c * c)  # and where they end
+    for start, end, low in ((shift, body, shift // c * c), (body, tail, body), (tail, n_k, tail)):
+        if start < end:
+            n = (end - start) // c if low == body else 1
+            yield slice(start - shift, end - shift), slice(low, end), max(1, n)
+
+
+def _attend_own(q: Tensor, k: Tensor, v: Tensor, c: int, scale: float) -> tuple[Tensor, Tensor]:
+    """Outputs (X, W, Nq, M, Dv), wide, and log-sum-exps (X, W, Nq, M) of the own blocks, each up to the query."""
+    out = q.new_empty(*q.shape[:-1], v.shape[-1], dtype=wide(q.dtype))
+    lse = out.new_empty(q.shape[:-1])
+    for rows, keys, n in _own_spans(q.shape[2], k.shape[1], c):
+        x, y, z = _own_blocks(q, rows, n), _shared_blocks(q, k, keys, n), _shared_blocks(q, v, keys, n)
+        part, norm = piece_of_attention(x, y, z, causal=True, scale=scale, fused=c >= FUSED_FROM)
+        _put_own(out, rows, part)
+        _put_own(lse.unsqueeze(-1), rows, norm)
+    return out, lse
+
+
+def _own_gradients(
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, dout: Tensor, c: int, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The own blocks' part of the gradients of q, k and v, wide."""
+    dq, dk, dv = (torch.zeros(x.shape, dtype=lse.dtype, device=x.device) for x in (q, k, v))
+    for rows, keys, n in _own_spans(q.shape[2], k.shape[1], c):
+        x, y, z = _own_blocks(q, rows, n), _shared_blocks(q, k, keys, n), _shared_blocks(q, v, keys, n)
+        rest = (_own_blocks(t, rows, n) for t in (out, lse.unsqueeze(-1), dout))
+        parts = piece_gradients(x, y, z, *rest, causal=True, scale=scale, fused=c >= FUSED_FROM)
+        _put_own(dq, rows, parts[0])
+        dk[:, keys] += parts[1].sum(dim=1, dtype=lse.dtype).flatten(1, 2)
+        dv[:, keys] += parts[2].sum(dim=1, dtype=lse.dtype).flatten(1, 2)
+    return dq, dk, dv
+
+
+def _own_rows(x: Tensor, rows: slice) -> Tensor:
+    """(X, W, Nq, M, D) -> (X, W, M, R, D), a view."""
+    return x.transpose(2, 3)[:, :, :, rows]
+
+
+def _own_blocks(x: Tensor, rows: slice, n: int) -> Tensor:
+    """(X, W, Nq, M, D) -> (X, G, n, R / n, D)."""
+    return _own_rows(x, rows).flatten(1, 2).unflatten(2, (n, -1))
+
+
+def _put_own(x: Tensor, rows: slice, blocks: Tensor) -> None:
+    """The way back: x (X, W, Nq, M, D) takes the blocks (X, G, n, R / n, D)."""
+    into = _own_rows(x, rows)
+    into.copy_(blocks.reshape(into.shape))
+
+
+def _shared_blocks(q: Tensor, x: Tensor, keys: slice, n: int) -> Tensor:
+    """Keys or values (X, Nk, D) -> (X, G, n, C, D), the same for each head of a group."""
+    return x[:, None, keys].unflatten(2, (n, -1)).expand(-1, q.shape[1] * q.shape[3], -1, -1, -1)
+
+
+# -- chosen blocks: pairs, passes and tiles -----------------------------------------------------------------------
+
+
+def _choose_pairs(
+    q: Tensor, k: Tensor, streams: slice, rows: slice, choose: Choose, c: int, scored: int
+) -> tuple[Tensor, Tensor]:
+    """The (block, unit) pairs of a pass, sorted by block. Blocks are counted through all streams, units through its."""
+    n = (rows.stop - 1 + k.shape[1] - q.shape[2]) // c
+    step = max(1, _limit(SCORES_AT_ONCE, q) // (scored * (streams.stop - streams.start)))
+    mask = torch.cat([choose(streams, some, n) for some in _cut(rows.start, rows.stop, step)], dim=2)  # (S, W, R, n)
+    stream, block, unit = mask.flatten(1, 2).mT.nonzero().unbind(dim=1)
+    return (stream + streams.start) * (k.shape[1] // c) + block, stream * (mask.shape[1] * mask.shape[2]) + unit
+
+
+class _Pass:
+    """Some streams and rows whose choices are worked on together: their (block, unit) pairs, cut into tiles.
+
+    `slots` (tiles, T) are the units of each tile, all of which chose the block `tile_block` (tiles,). Units are
+    counted through the streams, choosers and rows of the pass. One more unit fills tiles up; what comes out for it is
+    thrown away.
+    """
+
+    def __init__(self, q: Tensor, streams: slice, rows: slice, blocks: int, block: Tensor, unit: Tensor) -> None:
+        self.streams, self.rows = streams, rows
+        self.shape = streams.stop - streams.start, q.shape[1], rows.stop - rows.start
+        self.slots, self.tile_block = _tiles(block, unit, blocks, math.prod(self.shape))
+
+    def enough(self, scratch: Tensor, per_slot: int) -> Tensor:
+        """Memory for every slot: what there is, where that is enough. Fresh memory is slow to touch."""
+        need = self.slots.numel() * per_slot
+        return scratch if scratch.numel() >= need else scratch.new_empty(need)
+
+    def units(self, x: Tensor) -> Tensor:
+        """(X, W, Nq, M, …) -> (U + 1, M, …), a wide copy: this pass's units, and zeros for the one that fills up."""
+        mine = x[self.streams, :, self.rows].flatten(0, 2)
+        out = mine.new_empty(len(mine) + 1, *mine.shape[1:], dtype=wide(x.dtype))
+        out[:-1], out[-1] = mine, 0.0
+        return out
+
+    def unfold(self, x: Tensor) -> Tensor:
+        """The way back: (U + 1, M, …) -> (S, W, R, M, …)."""
+        return x[:-1].view(*self.shape, *x.shape[1:])
+
+    def slabs(self, keys: Tensor, values: Tensor, members: int) -> Iterator[slice]:
+        """Runs of tiles that are worked on at a time."""
+        (_, c, d), dv = keys.shape, values.shape[2]
+        entries = self.slots.shape[1] * members * (c + d + dv) + c * (d + dv)  # of one tile
+        return _cut(0, len(self.slots), max(1, _limit(TILES_AT_ONCE, keys) // entries))
+
+
+def _whole_blocks(x: Tensor, c: int) -> Tensor:
+    """Keys or values (X, Nk, D) -> (X·n, C, D), wide: the blocks that have ended."""
+    n = x.shape[1] // c
+    return x[:, : n * c].to(wide(x.dtype)).reshape(len(x) * n, c, x.shape[2])
+
+
+def _tiles(block: Tensor, unit: Tensor, blocks: int, filler: int) -> tuple[Tensor, Tensor]:
+    """Pairs sorted by block -> the units of each tile (tiles, T), filled up, and the tile's block (tiles,)."""
+    counts = block.bincount(minlength=blocks)
+    mean = len(block) // int(counts.count_nonzero())
+    size = min(TILE, 1 << (mean.bit_length() - 1))  # at most the mean: filling up less than doubles the work
+    tiles = -(-counts // size)
+    shift = (tiles.cumsum(0) - tiles) * size - (counts.cumsum(0) - counts)
+    tile_block = torch.arange(blocks, device=block.device).repeat_interleave(tiles)
+    slots = unit.new_full((len(tile_block) * size,), filler)
+    slots[torch.arange(len(block), device=block.device) + shift[block]] = unit
+    return slots.view(-1, size), tile_block
+
+
+def _gather(x: Tensor, index: Tensor) -> Tensor:
+    """x (U + 1, M, D) at an index (S, T) -> (S, T·M, D)."""
+    return x.index_select(0, index.flatten()).view(len(index), -1, x.shape[-1])
+
+
+def _passes(q: Tensor, per_row: int) -> Iterator[tuple[slice, slice]]:
+    """Streams and rows that hold at most ROWS_AT_ONCE numbers together, `per_row` each."""
+    budget = _limit(ROWS_AT_ONCE, q)
+    rows = max(1, min(q.shape[2], budget // per_row))
+    for streams in _cut(0, q.shape[0], max(1, budget // (rows * per_row))):
+        for some in _cut(0, q.shape[2], rows):
+            yield streams, some
+
+
+def _cut(start: int, end: int, step: int) -> Iterator[slice]:
+    return (slice(first, min(first + step, end)) for first in range(start, end, step))
+
+
+def _limit(limits: dict[str, int], x: Tensor) -> int:
+    return limits.get(x.device.type, limits["cpu"])
+
+
+# -- counting -----------------------------------------------------------------------------------------------------
+
+
+def past_blocks(n_q: int, n_k: int, block_size: int, cap: int | None = None) -> int:
+    """Sum over the causal queries of the blocks that ended before their own, at most `cap` for each."""
+    return _before(n_k, block_size, cap) - _before(max(0, n_k - n_q), block_size, cap)
+
+
+def _before(p: int, c: int, cap: int | None) -> int:
+    """The same, of the positions 0 … p - 1."""
+    whole, rest = divmod(p, c)
+    cap = whole if cap is None else min(cap, whole)
+    below = cap * (cap - 1) // 2 + (whole - cap) * cap  # sum of min(b, cap) over the whole blocks b
+    return below * c + rest * cap
+
+
+def own_pairs(n_q: int, n_k: int, block_size: int) -> int:
+    """(query, key) pairs with both in one block and the key not later."""
+
+    def upto(p: int) -> int:
+        whole, rest = divmod(p, block_size)
+        return whole * causal_pairs(block_size, block_size) + rest * (rest + 1) // 2
+
+    return upto(n_k) - upto(max(0, n_k - n_q))

@@ -1,0 +1,194 @@
+"""Weights that are products of features, phi(q)·phi(k), over their sum: keys and values are summed once and for all.
+
+A method writes its features and, where there is a cheaper way, its scores inside a chunk. From them come the causal
+form (chunks of C: scores inside a chunk, a sum of phi(k) vᵀ for everything before it), the non-causal one, and a state
+of fixed size for decoding. The weights must not be negative: a row whose weights are all 0 gives zeros.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .api import CaseLike, State, Variant
+from .blocks import blind_rows, prepend_zeros, wide
+
+Sums = tuple[Tensor, Tensor]
+"""Over some keys: the sum of phi(k) vᵀ (B, Hkv, F, Dv), and of phi(k) (B, Hkv, F)."""
+
+
+class LinearSum(Variant):
+    """Base of normalised linear attention. A subclass has a parameter `chunk_size` and writes `queries` and `keys`."""
+
+    chunk_size: int
+
+    def queries(self, q: Tensor, first: int, scale: float) -> Tensor:
+        """Features of queries at positions first, first + 1, …: (…, L, D), float32 or float64 -> (…, L, F)."""
+        raise TypeError(f"{type(self).__name__} must define `queries`")
+
+    def keys(self, k: Tensor, first: int) -> Tensor:
+        """Features of keys at positions first, first + 1, …: (…, L, D) -> (…, L, F)."""
+        raise TypeError(f"{type(self).__name__} must define `keys`")
+
+    def width(self, head_dim: int) -> int:
+        """F: how many features a vector of D numbers has."""
+        return head_dim
+
+    def span(self, head_dim: int) -> int | None:
+        """How many tokens' features are held at a time, or None for all of them.
+
+        Where a sequence is longer, its spans are taken in turn, and the backward pass computes their features again.
+        """
+        return None
+
+    def inner(self, q: Tensor, k: Tensor, fq: Tensor, fk: Tensor, scale: float) -> Tensor:
+        """Scores inside a chunk (…, G·C, C), from the vectors (…, ·, D) or from their features (…, ·, F)."""
+        return fq @ fk.mT
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor:
+        if causal:
+            return self._causal(q, k, v, scale)[0]
+        n_q, n_k = q.shape[2], k.shape[2]
+        x = q.to(wide(q.dtype)).unflatten(1, (k.shape[1], -1))  # (B, Hkv, G, Nq, D)
+        # positions end together, and none is negative
+        sums = self._absorb_all(k, v, k.shape[2], max(0, n_q - n_k))
+        run, out = self._runner(n_q, q.shape[3]), _Rows(n_q)
+        for rows in self._spans(n_q, q.shape[3]):
+            out.put(rows, run(self._read, x[:, :, :, rows], *sums, max(0, n_k - n_q) + rows.start, scale))
+        return out.joined().flatten(1, 2).to(q.dtype)
+
+    def prefill(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> tuple[Tensor, State]:
+        """As `forward`, and the sums of phi(k) vᵀ (B, Hkv, F, Dv) and of phi(k) (B, Hkv, F): of fixed size."""
+        self.check(q, k, v, causal=True, extras={})
+        out, (mixed, total) = self._causal(q, k, v, self.default_scale(q, scale))
+        return out, State(k.shape[2], {"mixed": mixed, "total": total})
+
+    def decode(
+        self, q: Tensor, k: Tensor, v: Tensor, state: State, *, scale: float | None = None
+    ) -> tuple[Tensor, State]:
+        """One token more is added to the sums, then they are read."""
+        self.check(q, k, v, causal=True, extras={})
+        x, dtype = q.unflatten(1, (k.shape[1], -1)), wide(q.dtype)
+        mixed, total = self._absorb(k.to(dtype), v.to(dtype), state["mixed"], state["total"], state.seen)
+        out = self._read(x.to(dtype), mixed, total, state.seen, self.default_scale(q, scale))
+        return out.flatten(1, 2).to(q.dtype), State(state.seen + 1, {"mixed": mixed, "total": total})
+
+    def flops_needed(self, case: CaseLike) -> int:
+        """The recurrence's products: each key adds phi(k) vᵀ to a sum, each query reads the sum and the normaliser."""
+        d, features = case.head_dim, self.width(case.head_dim)
+        queries, keys = case.batch * case.heads * case.n_q, case.batch * case.kv_heads * case.n_k
+        return 2 * features * d * (keys + queries) + 2 * features * queries
+
+    def _causal(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Sums]:
+        """Output (B, H, Nq, Dv) and the sums after the last token."""
+        blind = blind_rows(q.shape[2], k.shape[2])
+        n = q.shape[2] - blind
+        early = k.shape[2] - n  # keys before the first query that sees one
+        x = q[:, :, blind:].to(wide(q.dtype)).unflatten(1, (k.shape[1], -1))  # (B, Hkv, G, Nq, D)
+        sums = self._absorb_all(k, v, early, 0)
+        y, z = k[:, :, early:].to(x.dtype), v[:, :, early:].to(x.dtype)
+        run, out = self._runner(n, q.shape[3]), _Rows(n)
+        for rows in self._spans(n, q.shape[3]):
+            span = x[:, :, :, rows], y[:, :, rows], z[:, :, rows]
+            part, *after = run(self._chunks, *span, *sums, early + rows.start, scale)
+            sums = (after[0], after[1])
+            out.put(rows, part)
+        return prepend_zeros(out.joined().flatten(1, 2).to(q.dtype), blind), sums
+
+    def _chunks(
+        self, q: Tensor, k: Tensor, v: Tensor, mixed: Tensor, total: Tensor, first: int, scale: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """q (B, Hkv, G, L, D), k, v (B, Hkv, L, ·) and the sums before -> out (B, Hkv, G, L, Dv), the sums after."""
+        g, length = q.shape[2:4]
+        c = min(self.chunk_size, length)
+        short = -length % c  # features of zero fill the last chunk: they add nothing, and their rows are cut off
+
+        def cut(t: Tensor) -> Tensor:  # (…, L, ·) -> (…, n, C, ·)
+            t = F.pad(t, (0, 0, 0, short)) if short else t
+            return t.unflatten(-2, (-1, c))  # type: ignore[no-any-return]
+
+        def cut_rows(t: Tensor) -> Tensor:  # (B, Hkv, G, L, ·) -> (B, Hkv, n, G·C, ·)
+            return cut(t).transpose(2, 3).flatten(3, 4)
+
+        fq, fk = self.queries(q, first, scale), self.keys(k, first)
+        fq, fk, values = cut_rows(fq), cut(fk), cut(v)
+        # Sums before each chunk. Shifted, not "running sum less own": that would let the future in by rounding.
+        mixed = torch.cat([mixed.unsqueeze(2), fk.mT @ values], dim=2).cumsum(dim=2)  # (B, Hkv, n + 1, F, Dv)
+        total = torch.cat([total.unsqueeze(2), fk.sum(dim=3)], dim=2).cumsum(dim=2)  # (B, Hkv, n + 1, F)
+        future = torch.ones(c, c, dtype=torch.bool, device=q.device).triu_(1).repeat(g, 1)
+        inner = self.inner(cut_rows(q), cut(k), fq, fk, scale).masked_fill(future, 0.0)  # (B, Hkv, n, G·C, C)
+        out = divide(
+            inner @ values + fq @ mixed[:, :, :-1],
+            inner.sum(dim=-1, keepdim=True) + fq @ total[:, :, :-1].unsqueeze(-1),
+        )
+        out = out.unflatten(3, (g, c)).transpose(2, 3).flatten(3, 4)[:, :, :, :length]
+        # copies of their own: views would keep the sums before every chunk alive
+        return out, mixed[:, :, -1].clone(), total[:, :, -1].clone()
+
+    def _absorb(self, k: Tensor, v: Tensor, mixed: Tensor, total: Tensor, first: int) -> Sums:
+        """The sums, and those of more keys at positions first, first + 1, …"""
+        fk = self.keys(k, first)
+        return mixed + fk.mT @ v, total + fk.sum(dim=2)
+
+    def _absorb_all(self, k: Tensor, v: Tensor, n: int, first: int) -> Sums:
+        """The sums over the first n keys."""
+        dtype, features = wide(k.dtype), self.width(k.shape[3])
+        sums: Sums = (
+            torch.zeros(*k.shape[:2], features, v.shape[3], dtype=dtype, device=k.device),
+            torch.zeros(*k.shape[:2], features, dtype=dtype, device=k.device),
+        )
+        run = self._runner(n, k.shape[3])
+        for cols in self._spans(n, k.shape[3]):
+            rows = k[:, :, cols].to(dtype), v[:, :, cols].to(dtype)
+            sums = run(self._absorb, *rows, *sums, first + cols.start)
+        return sums
+
+    def _read(self, q: Tensor, mixed: Tensor, total: Tensor, first: int, scale: float) -> Tensor:
+        """What queries (B, Hkv, G, L, D) find in sums: (B, Hkv, G, L, Dv)."""
+        fq = self.queries(q, first, scale)
+        rows = fq.flatten(2, 3)
+        out: Tensor = divide(rows @ mixed, rows @ total.unsqueeze(-1)).unflatten(2, fq.shape[2:4])
+        return out
+
+    def _spans(self, n: int, head_dim: int) -> Iterator[slice]:
+        """Whole chunks, as many as fit into a span."""
+        span = self.span(head_dim)
+        length = n if span is None else max(1, span // self.chunk_size) * self.chunk_size
+        return (slice(start, min(start + length, n)) for start in range(0, n, max(1, length)))
+
+    def _runner(self, n: int, head_dim: int) -> Callable[..., Any]:
+        """Calls a part of the forward pass. Where n tokens take many spans, none of their features are kept."""
+        span = self.span(head_dim)
+        if span is None or n <= span or not torch.is_grad_enabled():
+            return lambda part, *args: part(*args)
+        return functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+
+
+class _Rows:
+    """Collects an output (B, Hkv, G, N, Dv) span by span: without gradients, in place."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.parts: list[Tensor] = []
+
+    def put(self, rows: slice, part: Tensor) -> None:
+        if torch.is_grad_enabled() or part.shape[3] == self.n:
+            self.parts.append(part)
+            return
+        if not self.parts:
+            self.parts.append(part.new_empty(*part.shape[:3], self.n, part.shape[4]))
+        self.parts[0][:, :, :, rows] = part
+
+    def joined(self) -> Tensor:
+        return self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts, dim=3)
+
+
+def divide(num: Tensor, den: Tensor) -> Tensor:
+    """num / den, and 0, with gradients of 0, where den is 0: the normaliser is a sum of non-negative terms."""
+    return num / torch.where(den > torch.finfo(den.dtype).tiny, den, torch.inf)
