@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
+
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 BEGIN, END = "<!-- variants: written by tests/test_readme.py -->", "<!-- /variants -->"
@@ -60,7 +62,10 @@ def test_commands_and_options_that_the_docs_name_exist() -> None:
     assert {command for command, _ in lines} >= {"list", "show", "run", "report", "capture"}
     for command, rest in lines:
         assert command in main.commands, f"there is no command {command}"
-        known = {option for parameter in main.commands[command].params for option in parameter.opts}
+        found = main.commands[command]
+        if isinstance(found, click.Group):  # plot pattern …
+            found = found.commands[rest.split()[0]]
+        known = {option for parameter in found.params for option in parameter.opts}
         for option in re.findall(r"--[a-z-]+", rest):
             assert option in known or option == "--no-causal", f"attnbench {command} has no {option}"
 

@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .api import State, Variant, causal_pairs
 from .blocks import blind_rows, prepend_zeros, wide
-from .pieces import piece_gradients, piece_of_attention
+from .merged import attend_lse, attend_lse_backward
 from .selection import best
 
 Choose = Callable[[slice, slice, int], Tensor]
@@ -32,13 +33,10 @@ Choose = Callable[[slice, slice, int], Tensor]
 A stream is a key head of one batch entry, B·Hkv of them. W is the number of choices made for a stream and a position:
 G = H / Hkv where each query head chooses for itself, 1 where the group shares one choice."""
 
-FUSED_FROM = 64
-"""Own blocks of at least this many keys go through the fused kernel, which is slow at smaller ones in bfloat16."""
-
 TILE = 128
 """Most queries of a tile. There are fewer where a block has few queries, as in decoding, where it has one."""
 
-TILES_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 26}
+TILES_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 26}
 """Most numbers that tiles hold at a time, of each kind: on a CPU what stays in its cache."""
 
 SCORES_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 26}
@@ -154,7 +152,7 @@ class ScoredBlocks(Variant):
             scores = self.score(asking[streams, :, rows], summaries[streams, :, :n])
             return choose_past(scores, own_block(n_q, n_k, rows, self.block, q.device), self.count - 1)
 
-        scored = 1 + 6 * group * summaries.shape[2]  # of a row: float64 and float32 scores, masks
+        scored = group * (6 * summaries.shape[2] + 8 * d)  # of a row: scores in two dtypes and masks; q in float64
         sizes = {"choosers": group, "block_size": self.block, "count": self.count, "scored": scored}
         return prepend_zeros(attend_chosen(q, k, v, choose, scale=scale, **sizes), blind)
 
@@ -208,7 +206,7 @@ class _ChosenBlocks(torch.autograd.Function):
         for streams, rows in _passes(q, per_row):
             block, unit = _choose_pairs(q, k, streams, rows, choose, c, scored)
             if len(block):
-                work = _Pass(q, streams, rows, len(keys), block, unit)
+                work = _Pass(q, streams, rows, keys.shape[1], block, unit)
                 _join(work, q, keys, values, scale, out, lse, scratch := work.enough(scratch, q.shape[3] * v.shape[2]))
             if any(ctx.needs_input_grad[:3]):
                 pairs += [block.to(torch.int32), unit.to(torch.int32)]
@@ -224,13 +222,13 @@ class _ChosenBlocks(torch.autograd.Function):
         c, scale, per_row, _ = ctx.options
         dq, dk, dv = _own_gradients(q, k, v, out, lse, dout, c, scale)
         all_keys, all_values = _whole_blocks(k, c), _whole_blocks(v, c)
-        into_k, into_v = torch.zeros_like(all_keys), torch.zeros_like(all_values)
+        into_k, into_v = (lse.new_zeros(x.shape).flatten(0, 1) for x in (all_keys, all_values))
         # what softmax takes off every score's gradient
         shared = (dout.to(lse.dtype) * out.to(lse.dtype)).sum(dim=-1, keepdim=True)  # (X, W, Nq, M, 1)
         for (streams, rows), block, unit in zip(_passes(q, per_row), pairs[::2], pairs[1::2], strict=True):
             if not len(block):
                 continue
-            work = _Pass(q, streams, rows, len(all_keys), block.long(), unit.long())
+            work = _Pass(q, streams, rows, all_keys.shape[1], block.long(), unit.long())
             # for the unit that fills tiles up everything is 0, and so is what it adds
             queries, upstream, norm, less = (work.units(x) for x in (q, dout, lse.unsqueeze(-1), shared))
             queries *= scale
@@ -239,8 +237,8 @@ class _ChosenBlocks(torch.autograd.Function):
                 units, blocks = work.slots[slab], work.tile_block[slab]
                 asked, came = _gather(queries, units), _gather(upstream, units)  # (S, T·M, D), (S, T·M, Dv)
                 keys, values = (
-                    all_keys.index_select(0, blocks),
-                    all_values.index_select(0, blocks),
+                    _take(all_keys, blocks),
+                    _take(all_values, blocks),
                 )  # (S, C, D), (S, C, Dv)
                 weights = (keys @ asked.mT).sub_(_gather(norm, units).mT).exp_()  # (S, C, T·M)
                 into_v.index_add_(0, blocks, weights @ came)
@@ -258,7 +256,7 @@ def _join(
     work: _Pass, q: Tensor, keys: Tensor, values: Tensor, scale: float, out: Tensor, lse: Tensor, scratch: Tensor
 ) -> None:
     """Joins a pass's tiles to outputs (X, W, Nq, M, Dv) and log-sum-exps (X, W, Nq, M), in place."""
-    members, dv = q.shape[3], values.shape[2]
+    members, dv = q.shape[3], values.shape[3]
     tiles, size = work.slots.shape
     queries = work.units(q).mul_(scale)
     mixed = scratch[: tiles * size * members * dv].view(tiles, size * members, dv)
@@ -267,11 +265,11 @@ def _join(
     for slab in work.slabs(keys, values, members):
         block = work.tile_block[slab]
         # keys come first, so that a sum over few keys still runs along many queries
-        scores = keys.index_select(0, block) @ _gather(queries, work.slots[slab]).mT  # (S, C, T·M)
+        scores = _take(keys, block) @ _gather(queries, work.slots[slab]).mT  # (S, C, T·M)
         torch.amax(scores, dim=1, keepdim=True, out=peak[slab])
         weights = scores.sub_(peak[slab]).exp_()
         torch.sum(weights, dim=1, keepdim=True, out=total[slab])
-        torch.bmm(weights.mT, values.index_select(0, block), out=mixed[slab])
+        torch.bmm(weights.mT, _take(values, block), out=mixed[slab])
 
     unit = work.slots.flatten()
     peak, total, mixed = peak.view(-1, members), total.view(-1, members), mixed.view(-1, members, dv)
@@ -290,26 +288,57 @@ def _join(
 # -- own blocks ---------------------------------------------------------------------------------------------------
 
 
-def _own_spans(n_q: int, n_k: int, c: int) -> Iterator[tuple[slice, slice, int]]:
-    """(rows, keys, n): n blocks of equal length. Whole ones together, and one cut short at either end."""
+class _Own:
+    """n blocks of equal length in which queries stand: whole ones, or one that is cut short."""
+
+    def __init__(self, q: Tensor, rows: slice, keys: slice, n: int) -> None:
+        self.rows, self.keys, self.n, self.heads = rows, keys, n, (q.shape[1], q.shape[3])
+        self.lead = (keys.stop - keys.start) - (rows.stop - rows.start)  # positions that have no query
+
+    def queries(self, x: Tensor) -> Tensor:
+        """(X, W, Nq, M, D) -> (X, G·n, C, D), wide; zeros where there is no query, which add nothing to gradients."""
+        mine = x[:, :, self.rows].transpose(2, 3).flatten(1, 2).to(wide(x.dtype))  # (X, G, R, D)
+        if self.lead:
+            mine = F.pad(mine, (0, 0, self.lead, 0))
+        return mine.unflatten(2, (self.n, -1)).flatten(1, 2).contiguous()
+
+    def shared(self, x: Tensor) -> Tensor:
+        """Keys or values (X, Nk, D) -> (X, G·n, C, D), wide, the same for each head of a group."""
+        blocks = x[:, None, self.keys].to(wide(x.dtype)).unflatten(2, (self.n, -1))
+        return blocks.expand(-1, math.prod(self.heads), -1, -1, -1).flatten(1, 2).contiguous()
+
+    def put(self, into: Tensor, x: Tensor) -> None:
+        """The way back of `queries`."""
+        rows = x.unflatten(1, (*self.heads, self.n)).flatten(3, 4)[:, :, :, self.lead :]  # (X, W, M, R, D)
+        into[:, :, self.rows] = rows.transpose(2, 3)
+
+    def add(self, into: Tensor, x: Tensor) -> None:
+        """The way back of `shared`: the sum over a group."""
+        into[:, self.keys] += x.unflatten(1, (-1, self.n)).sum(dim=1).flatten(1, 2)
+
+
+def _own_spans(q: Tensor, k: Tensor, c: int) -> Iterator[_Own]:
+    n_q, n_k = q.shape[2], k.shape[1]
     shift = n_k - n_q
     body = min(n_k, -(-shift // c) * c)  # position where whole blocks begin
     tail = max(body, n_k // c * c)  # and where they end
-    for start, end, low in ((shift, body, shift // c * c), (body, tail, body), (tail, n_k, tail)):
+    for low, start, end, n in (
+        (shift // c * c, shift, body, 1),
+        (body, body, tail, (tail - body) // c),
+        (tail, tail, n_k, 1),
+    ):
         if start < end:
-            n = (end - start) // c if low == body else 1
-            yield slice(start - shift, end - shift), slice(low, end), max(1, n)
+            yield _Own(q, slice(start - shift, end - shift), slice(low, end), n)
 
 
 def _attend_own(q: Tensor, k: Tensor, v: Tensor, c: int, scale: float) -> tuple[Tensor, Tensor]:
     """Outputs (X, W, Nq, M, Dv), wide, and log-sum-exps (X, W, Nq, M) of the own blocks, each up to the query."""
     out = q.new_empty(*q.shape[:-1], v.shape[-1], dtype=wide(q.dtype))
     lse = out.new_empty(q.shape[:-1])
-    for rows, keys, n in _own_spans(q.shape[2], k.shape[1], c):
-        x, y, z = _own_blocks(q, rows, n), _shared_blocks(q, k, keys, n), _shared_blocks(q, v, keys, n)
-        part, norm = piece_of_attention(x, y, z, causal=True, scale=scale, fused=c >= FUSED_FROM)
-        _put_own(out, rows, part)
-        _put_own(lse.unsqueeze(-1), rows, norm)
+    for own in _own_spans(q, k, c):
+        part, norm = attend_lse(own.queries(q), own.shared(k), own.shared(v), scale=scale, causal=True)
+        own.put(out, part)
+        own.put(lse.unsqueeze(-1), norm.unsqueeze(-1))
     return out, lse
 
 
@@ -318,35 +347,14 @@ def _own_gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The own blocks' part of the gradients of q, k and v, wide."""
     dq, dk, dv = (torch.zeros(x.shape, dtype=lse.dtype, device=x.device) for x in (q, k, v))
-    for rows, keys, n in _own_spans(q.shape[2], k.shape[1], c):
-        x, y, z = _own_blocks(q, rows, n), _shared_blocks(q, k, keys, n), _shared_blocks(q, v, keys, n)
-        rest = (_own_blocks(t, rows, n) for t in (out, lse.unsqueeze(-1), dout))
-        parts = piece_gradients(x, y, z, *rest, causal=True, scale=scale, fused=c >= FUSED_FROM)
-        _put_own(dq, rows, parts[0])
-        dk[:, keys] += parts[1].sum(dim=1, dtype=lse.dtype).flatten(1, 2)
-        dv[:, keys] += parts[2].sum(dim=1, dtype=lse.dtype).flatten(1, 2)
+    for own in _own_spans(q, k, c):
+        norm = own.queries(lse.unsqueeze(-1)).squeeze(-1)
+        whole = own.queries(q), own.shared(k), own.shared(v), own.queries(out)
+        parts = attend_lse_backward(own.queries(dout), *whole, norm, scale=scale, causal=True)
+        own.put(dq, parts[0])
+        own.add(dk, parts[1])
+        own.add(dv, parts[2])
     return dq, dk, dv
-
-
-def _own_rows(x: Tensor, rows: slice) -> Tensor:
-    """(X, W, Nq, M, D) -> (X, W, M, R, D), a view."""
-    return x.transpose(2, 3)[:, :, :, rows]
-
-
-def _own_blocks(x: Tensor, rows: slice, n: int) -> Tensor:
-    """(X, W, Nq, M, D) -> (X, G, n, R / n, D)."""
-    return _own_rows(x, rows).flatten(1, 2).unflatten(2, (n, -1))
-
-
-def _put_own(x: Tensor, rows: slice, blocks: Tensor) -> None:
-    """The way back: x (X, W, Nq, M, D) takes the blocks (X, G, n, R / n, D)."""
-    into = _own_rows(x, rows)
-    into.copy_(blocks.reshape(into.shape))
-
-
-def _shared_blocks(q: Tensor, x: Tensor, keys: slice, n: int) -> Tensor:
-    """Keys or values (X, Nk, D) -> (X, G, n, C, D), the same for each head of a group."""
-    return x[:, None, keys].unflatten(2, (n, -1)).expand(-1, q.shape[1] * q.shape[3], -1, -1, -1)
 
 
 # -- chosen blocks: pairs, passes and tiles -----------------------------------------------------------------------
@@ -371,10 +379,10 @@ class _Pass:
     thrown away.
     """
 
-    def __init__(self, q: Tensor, streams: slice, rows: slice, blocks: int, block: Tensor, unit: Tensor) -> None:
+    def __init__(self, q: Tensor, streams: slice, rows: slice, n: int, block: Tensor, unit: Tensor) -> None:
         self.streams, self.rows = streams, rows
         self.shape = streams.stop - streams.start, q.shape[1], rows.stop - rows.start
-        self.slots, self.tile_block = _tiles(block, unit, blocks, math.prod(self.shape))
+        self.slots, self.tile_block = _tiles(block, unit, streams.stop * n, math.prod(self.shape))
 
     def enough(self, scratch: Tensor, per_slot: int) -> Tensor:
         """Memory for every slot: what there is, where that is enough. Fresh memory is slow to touch."""
@@ -394,15 +402,20 @@ class _Pass:
 
     def slabs(self, keys: Tensor, values: Tensor, members: int) -> Iterator[slice]:
         """Runs of tiles that are worked on at a time."""
-        (_, c, d), dv = keys.shape, values.shape[2]
+        (c, d), dv = keys.shape[2:], values.shape[3]
         entries = self.slots.shape[1] * members * (c + d + dv) + c * (d + dv)  # of one tile
         return _cut(0, len(self.slots), max(1, _limit(TILES_AT_ONCE, keys) // entries))
 
 
 def _whole_blocks(x: Tensor, c: int) -> Tensor:
-    """Keys or values (X, Nk, D) -> (X·n, C, D), wide: the blocks that have ended."""
+    """Keys or values (X, Nk, D) -> (X, n, C, D), a view: the blocks that have ended."""
     n = x.shape[1] // c
-    return x[:, : n * c].to(wide(x.dtype)).reshape(len(x) * n, c, x.shape[2])
+    return x[:, : n * c].unflatten(1, (n, c))
+
+
+def _take(x: Tensor, block: Tensor) -> Tensor:
+    """x (X, n, C, D) at blocks that are counted through streams, (S,): (S, C, D), wide."""
+    return x[block // x.shape[1], block % x.shape[1]].to(wide(x.dtype))
 
 
 def _tiles(block: Tensor, unit: Tensor, blocks: int, filler: int) -> tuple[Tensor, Tensor]:

@@ -57,7 +57,7 @@ def level_matrix(levels: Tensor) -> Tensor:
     those from the last level on share it. Zeros above the diagonal. C is a power of two.
     """
     c, last = levels.shape[-2:]
-    matrix: Tensor = _LevelMatrix.apply(levels.reshape(-1, c, last))
+    matrix: Tensor = _LevelMatrix.apply(levels.reshape(-1, c, last))  # type: ignore[no-untyped-call]
     return matrix.view(*levels.shape[:-1], c)
 
 
@@ -86,7 +86,7 @@ def decayed_states(writes: Tensor, decay: Tensor) -> Tensor:
     writes (B, H, n, D, Dv); decay, of the size that broadcasts to it, is the share in [0, 1] that a chunk leaves of the
     state before it. One pass over the chunks, and one back.
     """
-    states: Tensor = _DecayedStates.apply(writes, decay)
+    states: Tensor = _DecayedStates.apply(writes, decay)  # type: ignore[no-untyped-call]
     return states
 
 

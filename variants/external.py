@@ -50,8 +50,12 @@ class External(Variant):
 
     def broken(self) -> list[str]:
         """Why the library that is here cannot be used: it is imported to find out."""
-        problem = load(next(module for module in self.modules if installed(module)))[1]
+        problem = load(self.home())[1]
         return [problem] if problem else []
+
+    def home(self) -> str:
+        """The module that the kernel is taken from."""
+        return next(module for module in self.modules if installed(module))
 
     def limits(self, case: CaseLike) -> list[str]:
         """Sizes of a case that the kernel does not take."""
@@ -62,14 +66,17 @@ class External(Variant):
 
         Raises VariantError where it is missing or broken, or for a dtype or a device that its kernel does not take.
         """
+        self.check_call(q)
+        library, problem = load(self.home())
+        if library is None:
+            raise VariantError(f"{self.name}: {problem}")
+        return library
+
+    def check_call(self, q: Tensor) -> None:
         self.check_device(q)
         self.check_dtype(q)
         for reason in self.missing():
             raise VariantError(f"{self.name}: {reason}")
-        library, problem = load(next(module for module in self.modules if installed(module)))
-        if library is None:
-            raise VariantError(f"{self.name}: {problem}")
-        return library
 
     def check_device(self, q: Tensor) -> None:
         if q.device.type not in self.supports.devices:

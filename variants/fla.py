@@ -33,6 +33,8 @@ class Fla(Adapter):
 
     modules = ("fla",)
     install = "pip install flash-linear-attention"
+    ops: ClassVar[str]
+    """Its module of the kernels, e.g. "fla.ops.gla"."""
     widest: ClassVar[int | None] = None
     """The largest head dimension that the kernel takes."""
 
@@ -44,14 +46,17 @@ class Fla(Adapter):
         """One more token: (B, 1, H, ·), from a state; returns the next one, and does not write into the old."""
         raise TypeError(f"{type(self).__name__} must define `recurrent`")
 
-    def kernel(self, module: str, name: str) -> Callable[..., Any]:
-        """A function of a module of the library, e.g. ("fla.ops.gla", "chunk_gla"). Raises VariantError if it fails."""
-        found, problem = load(module)
+    def home(self) -> str:
+        return self.ops
+
+    def kernel(self, name: str) -> Callable[..., Any]:
+        """A function of `ops`. Raises VariantError where it cannot be had."""
+        found, problem = load(self.ops)
         if found is None:
             raise VariantError(f"{self.name}: {problem}")
         function: Callable[..., Any] | None = getattr(found, name, None)
         if function is None:
-            raise VariantError(f"{self.name}: {module} has no {name}; attnbench was written for version 0.6.0 of fla")
+            raise VariantError(f"{self.name}: {self.ops} has no {name}; attnbench was written for version 0.6.0 of fla")
         return function
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float, **extras: Tensor) -> Tensor:

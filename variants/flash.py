@@ -117,10 +117,7 @@ class FlashAttention(Adapter):
         `window` is how many keys are seen before and after the query's own position, None for all. Where Dv != D,
         versions 2 and 3 get the shorter one filled up with zeros.
         """
-        self.check_device(q)
-        self.check_dtype(q)
-        for reason in self.missing():
-            raise VariantError(f"{self.name}: {reason}")
+        self.check_call(q)
         number = self.chosen(capability(str(q.device)))
         d, dv = q.shape[3], v.shape[3]
         if problem := self.bad_head_dim(d, dv, number):

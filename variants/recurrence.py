@@ -151,4 +151,5 @@ def split(x: Tensor, chunk_size: int) -> Tensor:
     short = -x.shape[2] % chunk_size
     if short:
         x = F.pad(x, (0, 0) * (x.dim() - 3) + (short, 0))
-    return x.unflatten(2, (-1, chunk_size))
+    chunks: Tensor = x.unflatten(2, (-1, chunk_size))
+    return chunks

@@ -114,7 +114,7 @@ def delta_chunks(
     # X = A^-1 known, solved as Xᵀ Aᵀ = knownᵀ: the transposes are what LAPACK's column order takes without a copy
     solved = torch.linalg.solve_triangular((beta * keys).mT, known.mT, upper=True, left=False, unitriangular=True).mT
     values, erase = solved.split([v.shape[-1], k.shape[-1]], dim=-1)  # U_0 (B, H, n, C, Dv), W (B, H, n, C, D)
-    corrected, states = _Walk.apply(values, erase, late_k, kept.unsqueeze(-1))
+    corrected, states = _Walk.apply(values, erase, late_k, kept.unsqueeze(-1))  # type: ignore[no-untyped-call]
     return early_q @ states[:, :, :-1] + queries @ corrected, states[:, :, -1]
 
 

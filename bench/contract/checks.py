@@ -74,12 +74,19 @@ def check_strided(attn: Variant, shape: Shape) -> float:
         "(B, H, D, N) in memory": lambda x: x.mT.contiguous().mT,
         "every second row of a larger tensor": lambda x: x.repeat_interleave(2, dim=2)[:, :, ::2],
     }
-    worst = 0.0
-    with torch.no_grad():
-        plain = attn(q, k, v, causal=shape.causal, **extras)
-        for name, layout in layouts.items():
-            out = attn(layout(q), layout(k), layout(v), causal=shape.causal, **extras)
-            worst = max(worst, close(f"inputs that are {name}", out, plain))
+    train = not attn.reasons_against(replace(shape, mode="train"))
+
+    def results(inputs: Inputs) -> dict[str, Tensor]:
+        with torch.no_grad():
+            found = {"out": attn(*inputs, causal=shape.causal, **extras)}
+        if train:
+            found |= gradients(lambda *x, **e: attn(*x, causal=shape.causal, **e), inputs, extras)
+        return found
+
+    worst, plain = 0.0, results((q, k, v))
+    for name, layout in layouts.items():
+        for what, got in results((layout(q), layout(k), layout(v))).items():
+            worst = max(worst, close(f"{what} of inputs that are {name}", got, plain[what]))
     return worst
 
 

@@ -77,7 +77,7 @@ def prepare(
 def gradients(call: Callable[..., Tensor], inputs: Inputs, extras: dict[str, Tensor]) -> dict[str, Tensor]:
     """Gradients by name of a fixed random mix of the outputs."""
     named = dict(zip("qkv", inputs, strict=True)) | extras
-    leaves = {name: x.detach().clone().requires_grad_() for name, x in named.items()}
+    leaves = {name: x.detach().requires_grad_() for name, x in named.items()}  # a clone would lose the strides
     out = call(*(leaves[name] for name in "qkv"), **{name: leaves[name] for name in extras})
     mix = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     mix = mix.to(device=out.device, dtype=out.dtype)

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import replace
 from typing import Any
 
-from ...variants.api import Variant
+from ...variants.api import Variant, VariantError
 
 SMALL = {
     "window_size": 16,
@@ -32,14 +32,24 @@ GROWTH_SIZE = 128
 GROWTH_SIZES: dict[str, int] = {"num_blocks": 3, "num_pages": 3, "num_selected": 4}
 """Of those parameters for which that is too much: numbers of whole blocks, heads of an indexer."""
 
+DOUBLINGS = 5
+
 GRAIN = ("chunk_size", "window_size", "num_landmarks", "block_size", "segment_size", "top_k", "stride")
 """The parameters around whose value lengths are awkward, the telling one first."""
 
 
 def shrunk(cls: type[Variant], **given: Any) -> Variant:
-    """A variant with its size parameters small where they are not given, whatever else it is by default."""
+    """A variant with its size parameters small where they are not given, whatever else it is by default.
+
+    Sizes that a variant refuses are doubled until it takes them. Raises VariantError where it never does.
+    """
     small = {f.name: SMALL[f.name] for f in dataclasses.fields(cls) if f.name in SMALL}  # type: ignore[arg-type]
-    return cls(**{**small, **given})
+    for _ in range(DOUBLINGS):
+        try:
+            return cls(**{**small, **given})
+        except VariantError:
+            small = {name: 2 * size for name, size in small.items()}
+    return cls(**given)
 
 
 def sized(attn: Variant) -> Variant:

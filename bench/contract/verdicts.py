@@ -64,7 +64,9 @@ def untouched_sizes(attn: Variant, spec: str) -> list[str]:
     return [
         f"{name} = {value}"
         for name, value in attn.params().items()
-        if type(value) is int and value > longest and name not in SMALL and name not in given and name != "seed"
+        if type(value) is int
+        and value > longest
+        and not (name in SMALL or name in given or name == "seed" or name.startswith("max_"))
     ]
 
 

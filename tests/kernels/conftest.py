@@ -25,6 +25,7 @@ from attnbench.variants.external import External
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.kernels)
+        item.add_marker(pytest.mark.filterwarnings("ignore"))  # the libraries' own, about where they run
 
 
 @pytest.fixture(autouse=True)

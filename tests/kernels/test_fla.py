@@ -32,7 +32,7 @@ def best(attn: attnbench.Variant) -> str:
     return "float32" if "float32" in attn.supports.dtypes else "float16"
 
 
-@pytest.mark.parametrize("n", [1, 64, N])
+@pytest.mark.parametrize("n", [1, N])
 @pytest.mark.parametrize("spec", SPECS)
 def test_whole_sequences(spec: str, n: int) -> None:
     attn = attnbench.get(spec)
@@ -58,9 +58,9 @@ def test_gates_at_their_extremes(spec: str) -> None:
     check_extremes(attn, Shape(N, N, True, best(attn), batch=1))
 
 
-@pytest.mark.parametrize("scale", [None, 0.3])
 @pytest.mark.parametrize("spec", SPECS)
-def test_a_state_and_one_more_token(spec: str, scale: float | None) -> None:
+def test_a_state_and_one_more_token(spec: str) -> None:
+    scale = 0.3  # not the default of the kernels
     attn = attnbench.get(spec)
     q, k, v = draw(Shape(N + 2, N + 2, True, best(attn), batch=1, kv_heads=1))
     extras = attnbench.make_extras(attn, q, k, v)

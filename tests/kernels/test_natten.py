@@ -8,6 +8,7 @@ import torch
 
 import attnbench
 from attnbench.bench.contract.shapes import Shape, draw
+from attnbench.variants.api import VariantError
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -33,5 +34,5 @@ def test_a_window_as_long_as_the_sequence(monkeypatch: pytest.MonkeyPatch, windo
 
 def test_without_its_kernels_it_is_refused() -> None:
     q, k, v = draw(Shape(9, 9, False, "float32"))
-    with pytest.raises(attnbench.VariantError, match="built without its CUDA kernels"):
+    with pytest.raises(VariantError, match="built without its CUDA kernels"):
         attnbench.get("na1d")(q, k, v)

@@ -99,14 +99,14 @@ class Delta(DeltaRule):
     def __post_init__(self) -> None:
         self.require(chunk_size=1)
 
-    def step(  # type: ignore[override]
+    def step(
         self, state: Mapping[str, Tensor], q: Tensor, k: Tensor, v: Tensor, *, scale: float, beta: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         q, k = self.units(q, k, scale)
         memory = write(state["memory"], k, v, beta)
         return read(memory, q), {"memory": memory}
 
-    def chunks(  # type: ignore[override]
+    def chunks(
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, beta: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         q, k = self.units(q, k, scale)

@@ -33,6 +33,8 @@ from .delta import Delta
 class DeltaFla(FlaDeltaRule):
     """`chunk_delta_rule`, and `fused_recurrent_delta_rule` for one more token."""
 
+    ops = "fla.ops.delta_rule"
+
     normalize_queries: bool = True
     """Divides queries by their l2 norms, as the paper does. Keys always are."""
 
@@ -43,7 +45,7 @@ class DeltaFla(FlaDeltaRule):
     def chunk(  # type: ignore[override]
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, keep: bool, beta: Tensor
     ) -> Result:
-        run = self.kernel("fla.ops.delta_rule", "chunk_delta_rule")
+        run = self.kernel("chunk_delta_rule")
         k, both = self.norms(k)
         out, state = run(q, k, v, beta, scale=scale, output_final_state=keep, use_qk_l2norm_in_kernel=both)
         return out, state
@@ -53,7 +55,7 @@ class DeltaFla(FlaDeltaRule):
     ) -> Result:
         if scale <= 0:
             raise VariantError(f"{self.name}: fla's kernel takes a scale above 0, not {scale:g}")
-        run = self.kernel("fla.ops.delta_rule", "fused_recurrent_delta_rule")
+        run = self.kernel("fused_recurrent_delta_rule")
         k, both = self.norms(k)
         out, after = run(
             q,

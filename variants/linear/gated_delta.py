@@ -67,7 +67,7 @@ class GatedDelta(DeltaRule):
     def __post_init__(self) -> None:
         self.require(chunk_size=1)
 
-    def step(  # type: ignore[override]
+    def step(
         self,
         state: Mapping[str, Tensor],
         q: Tensor,
@@ -82,7 +82,7 @@ class GatedDelta(DeltaRule):
         memory = write(log_decay.exp()[..., None, None] * state["memory"], k, v, beta)
         return read(memory, q), {"memory": memory}
 
-    def chunks(  # type: ignore[override]
+    def chunks(
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, log_decay: Tensor, beta: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         q, k = self.units(q, k, scale)

@@ -33,6 +33,8 @@ from .gated_delta import GatedDelta
 class GatedDeltaFla(FlaDeltaRule):
     """`chunk_gated_delta_rule`, and `fused_recurrent_gated_delta_rule` for one more token."""
 
+    ops = "fla.ops.gated_delta_rule"
+
     normalize_queries: bool = True
     """Divides queries by their l2 norms, as the paper does. Keys always are."""
 
@@ -43,7 +45,7 @@ class GatedDeltaFla(FlaDeltaRule):
     def chunk(  # type: ignore[override]
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, keep: bool, log_decay: Tensor, beta: Tensor
     ) -> Result:
-        run = self.kernel("fla.ops.gated_delta_rule", "chunk_gated_delta_rule")
+        run = self.kernel("chunk_gated_delta_rule")
         k, both = self.norms(k)
         out, state = run(
             q, k, v, g=log_decay, beta=beta, scale=scale, output_final_state=keep, use_qk_l2norm_in_kernel=both
@@ -53,7 +55,7 @@ class GatedDeltaFla(FlaDeltaRule):
     def recurrent(  # type: ignore[override]
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, state: Any, log_decay: Tensor, beta: Tensor
     ) -> Result:
-        run = self.kernel("fla.ops.gated_delta_rule", "fused_recurrent_gated_delta_rule")
+        run = self.kernel("fused_recurrent_gated_delta_rule")
         k, both = self.norms(k)
         out, after = run(
             q,

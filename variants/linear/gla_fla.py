@@ -33,6 +33,8 @@ from .gla import GLA
 class GLAFla(Fla):
     """`chunk_gla`, and `fused_recurrent_gla` for one more token."""
 
+    ops = "fla.ops.gla"
+
     @property
     def method(self) -> GLA:
         return GLA()
@@ -40,13 +42,13 @@ class GLAFla(Fla):
     def chunk(  # type: ignore[override]
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, keep: bool, log_decay: Tensor
     ) -> Result:
-        run = self.kernel("fla.ops.gla", "chunk_gla")
+        run = self.kernel("chunk_gla")
         out, state = run(q, k, v, log_decay, scale=scale, output_final_state=keep)
         return out, state
 
     def recurrent(  # type: ignore[override]
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, state: Any, log_decay: Tensor
     ) -> Result:
-        run = self.kernel("fla.ops.gla", "fused_recurrent_gla")
+        run = self.kernel("fused_recurrent_gla")
         out, after = run(q, k, v, gk=log_decay, scale=scale, initial_state=state, output_final_state=True)
         return out, after

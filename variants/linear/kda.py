@@ -94,7 +94,7 @@ class KDA(DeltaRule):
     def __post_init__(self) -> None:
         self.require(chunk_size=1)
 
-    def step(  # type: ignore[override]
+    def step(
         self,
         state: Mapping[str, Tensor],
         q: Tensor,
@@ -109,7 +109,7 @@ class KDA(DeltaRule):
         memory = write(log_decay.exp().unsqueeze(-1) * state["memory"], k, v, beta)
         return read(memory, q), {"memory": memory}
 
-    def chunks(  # type: ignore[override]
+    def chunks(
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, log_decay: Tensor, beta: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         q, k = self.units(q, k, scale)

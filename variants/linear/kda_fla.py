@@ -33,6 +33,8 @@ from .kda import KDA
 class KDAFla(FlaDeltaRule):
     """`chunk_kda`, and `fused_recurrent_kda` for one more token."""
 
+    ops = "fla.ops.kda"
+
     normalize_queries: bool = True
     """Divides queries by their l2 norms, as the paper does. Keys always are."""
 
@@ -43,7 +45,7 @@ class KDAFla(FlaDeltaRule):
     def chunk(  # type: ignore[override]
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, keep: bool, log_decay: Tensor, beta: Tensor
     ) -> Result:
-        run = self.kernel("fla.ops.kda", "chunk_kda")
+        run = self.kernel("chunk_kda")
         k, both = self.norms(k)
         out, state = run(q, k, v, log_decay, beta, scale=scale, output_final_state=keep, use_qk_l2norm_in_kernel=both)
         return out, state
@@ -51,7 +53,7 @@ class KDAFla(FlaDeltaRule):
     def recurrent(  # type: ignore[override]
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, state: Any, log_decay: Tensor, beta: Tensor
     ) -> Result:
-        run = self.kernel("fla.ops.kda", "fused_recurrent_kda")
+        run = self.kernel("fused_recurrent_kda")
         k, both = self.norms(k)
         out, after = run(
             q,

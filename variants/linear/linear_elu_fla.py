@@ -35,12 +35,14 @@ from .linear_elu import LinearElu, phi
 class LinearEluFla(Fla):
     """`chunk_linear_attn`, and `fused_recurrent_linear_attn` for one more token."""
 
+    ops = "fla.ops.linear_attn"
+
     @property
     def method(self) -> LinearElu:
         return LinearElu()
 
     def chunk(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, keep: bool) -> Result:  # type: ignore[override]
-        run = self.kernel("fla.ops.linear_attn", "chunk_linear_attn")
+        run = self.kernel("chunk_linear_attn")
         # a scale cancels in the normaliser, but for what is added to that
         out, state = run(_features(q), _features(k), v, scale=1.0, normalize=True, output_final_state=keep)
         return out, state
@@ -48,7 +50,7 @@ class LinearEluFla(Fla):
     def recurrent(  # type: ignore[override]
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, state: Any
     ) -> Result:
-        run = self.kernel("fla.ops.linear_attn", "fused_recurrent_linear_attn")
+        run = self.kernel("fused_recurrent_linear_attn")
         out, after = run(
             _features(q), _features(k), v, scale=1.0, normalize=True, initial_state=state, output_final_state=True
         )

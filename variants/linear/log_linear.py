@@ -223,8 +223,9 @@ def _like(states: Tensor, blocks: list[Tensor]) -> tuple[Tensor, ...]:
 def _read(tokens: Sequence[Tensor], states: Tensor) -> Tensor:
     """What the tokens of p blocks of s chunks read from the state (B, H, p, D, Dv) at their block's start.
 
-    tokens: q (B, H, p, s, C, D), their weights and log decays since the chunk's start (B, H, p, s, C), and those of whole
-    chunks (B, H, p, s) -> (B, H, p, s, C, Dv). Computed again for the backward pass: it would keep a copy of q a level.
+    tokens: q (B, H, p, s, C, D), their weights and log decays since the chunk's start (B, H, p, s, C), and those of
+    whole chunks (B, H, p, s). Gives (B, H, p, s, C, Dv). Computed again for the backward pass, which else would keep a
+    copy of q for every level.
     """
     args = (*tokens, states)
     if torch.is_grad_enabled():

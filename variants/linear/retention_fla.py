@@ -37,6 +37,8 @@ from .retention import Retention
 class RetentionFla(Fla):
     """`chunk_simple_gla` with a rate for each head, and `fused_recurrent_simple_gla` for one more token."""
 
+    ops = "fla.ops.simple_gla"
+
     decay: str = Retention.decay
     """How heads fade: "retnet", gamma = 1 - 2^(-5-h) for head h = 0, 1, …; or "lightning", exp(-2^(-8(h+1)/H))."""
     gamma: float | None = None
@@ -52,14 +54,14 @@ class RetentionFla(Fla):
     def chunk(  # type: ignore[override]
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, keep: bool
     ) -> Result:
-        run = self.kernel("fla.ops.simple_gla", "chunk_simple_gla")
+        run = self.kernel("chunk_simple_gla")
         out, state = run(q, k, v, g_gamma=self.rates(q), scale=scale, output_final_state=keep)
         return out, state
 
     def recurrent(  # type: ignore[override]
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, state: Any
     ) -> Result:
-        run = self.kernel("fla.ops.simple_gla", "fused_recurrent_simple_gla")
+        run = self.kernel("fused_recurrent_simple_gla")
         rates = self.rates(q)
         out, after = run(q, k, v, g_gamma=rates, scale=scale, initial_state=state, output_final_state=True)
         return out, after

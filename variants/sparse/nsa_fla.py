@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..api import CaseLike, State, Supports, VariantError, register
-from ..external import Adapter, installed, load
+from ..external import Adapter, installed
 from ..flash import VERSIONS
 from .nsa import Nsa
 
@@ -74,11 +74,8 @@ class NsaFla(Adapter):
         )
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float, gates: Tensor) -> Tensor:
-        self.library(q)
+        nsa = self.library(q)
         if problem := bad_group(q.shape[1], k.shape[1]):
-            raise VariantError(f"{self.name}: {problem}")
-        nsa, problem = load("fla.ops.nsa")
-        if nsa is None:
             raise VariantError(f"{self.name}: {problem}")
         default = q.shape[3] ** -0.5
         if scale != default:
@@ -105,6 +102,9 @@ class NsaFla(Adapter):
         return self.forward(
             q, state["k"], state["v"], causal=True, scale=self.default_scale(q, scale), gates=extras["gates"]
         )
+
+    def home(self) -> str:
+        return "fla.ops.nsa"
 
     def missing(self) -> list[str]:
         flash = VERSIONS["2"]

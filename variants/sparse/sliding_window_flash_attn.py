@@ -3,8 +3,8 @@
 The method is `sliding_window` (Beltagy et al. 2020, arXiv:2004.05150, section 3.1); the kernel is FlashAttention's (Dao
 2023, arXiv:2307.08691), whose window (w - 1, 0) sees w keys, the query's own position counted.
 
-Checked without a GPU (`make test-kernels`): window, alignment and layout against `attention_ref`, the reference in plain
-torch that flash-attn-4 4.0.0b36 is tested with. Not tried on a GPU by this project's tests: the kernels themselves.
+Checked without a GPU (`make test-kernels`): window, alignment and layout against `attention_ref`, the reference in
+plain torch that flash-attn-4 4.0.0b36 is tested with. Not tried on a GPU by this project's tests: the kernels.
 """
 
 from __future__ import annotations

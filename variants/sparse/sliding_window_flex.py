@@ -1,7 +1,7 @@
 """Sliding-window attention by torch's flex_attention: the window is a mask in Python, compiled into a fused kernel.
 
 The method is `sliding_window` (Beltagy et al. 2020, arXiv:2004.05150, section 3.1); the kernel is that of `flex` (Dong
-et al. 2024, "Flex Attention", arXiv:2412.05496), here over the blocks of 128 x 128 that the band touches, and no others.
+et al. 2024, "Flex Attention", arXiv:2412.05496), here over the blocks of 128 x 128 that the band touches and no others.
 On a CPU it has a forward pass only. Not tried on a GPU by this project's tests.
 """
 
