@@ -38,7 +38,7 @@ def set_up(state: State, case: Case, plugins: list[str], capture: str | None) ->
     torch.manual_seed(case.seed)
     attn = get(case.variant, **case.params)
     q, k, v = inputs.draw(case, capture)
-    extras = make_extras(attn, q, k, v, seed=case.seed)
+    extras: dict[str, Any] = make_extras(attn, q, k, v, seed=case.seed)
     train = case.mode == "train"
     rows = error.sample_rows(case.n_q, case.n_k, case.batch * case.heads, seed=case.seed)
     wide = case.dtype in NARROW and "float32" in attn.supports.dtypes

@@ -59,7 +59,7 @@ def choose_past(scores: Tensor, own: Tensor, count: int) -> Tensor:
 
     The fast form's: a partial sort. A row that has fewer blocks before it gets all of them.
     """
-    past = torch.arange(scores.shape[-1], device=scores.device) < own[:, None]  # (R, n)
+    past = torch.arange(scores.shape[-1], device=scores.device) <= own[:, None]  # (R, n)
     if count <= 0:
         return torch.zeros_like(scores, dtype=torch.bool)
     if count >= scores.shape[-1]:

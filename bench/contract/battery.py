@@ -67,7 +67,7 @@ def battery(attn: Variant) -> Iterator[Check]:
     hostile_extras = any(extra.extremes for extra in attn.extras)
 
     def check(function: Callable[[Variant, Shape], float], shape: Shape, name: str = "") -> Check:
-        name = name or function.__name__.removeprefix("check_").replace("_", " ")  # type: ignore[attr-defined]
+        name = name or function.__name__.removeprefix("check_").replace("_", " ")
         return Check(name, shape, function, attn)
 
     for causal in sides:

@@ -12,14 +12,12 @@ import torch
 from torch import Tensor
 
 from ...variants.api import Variant
-from .shapes import Defect, Inputs, Shape, close, compare, gradients, prepare
+from .shapes import Defect, Extras, Inputs, Shape, close, compare, gradients, prepare
 
 # -- the implementation against its own definition ---------------------------------------------------------------
 
 
-def check_forward(
-    attn: Variant, shape: Shape, inputs: Inputs | None = None, extras: dict[str, Tensor] | None = None
-) -> float:
+def check_forward(attn: Variant, shape: Shape, inputs: Inputs | None = None, extras: Extras | None = None) -> float:
     """Largest error of the output. Allowed: twice that of the definition in the same dtype, and four roundings."""
     q, k, v, drawn = prepare(attn, shape, inputs)
     extras = drawn if extras is None else extras
@@ -32,14 +30,12 @@ def check_forward(
     return compare("out", out, expected, plain)
 
 
-def check_gradients(
-    attn: Variant, shape: Shape, inputs: Inputs | None = None, extras: dict[str, Tensor] | None = None
-) -> float:
+def check_gradients(attn: Variant, shape: Shape, inputs: Inputs | None = None, extras: Extras | None = None) -> float:
     """Largest error of the gradients of q, k, v and the extras, by the same rule."""
     q, k, v, drawn = prepare(attn, replace(shape, mode="train"), inputs)
     extras = drawn if extras is None else extras
     fast = gradients(lambda *x, **e: attn(*x, causal=shape.causal, **e), (q, k, v), extras)
-    wide = tuple(x.double() for x in (q, k, v))
+    wide = q.double(), k.double(), v.double()
     wide_extras = {name: x.double() for name, x in extras.items()}
     expected = gradients(lambda *x, **e: attn.definition(*x, causal=shape.causal, **e), wide, wide_extras)
     plain = gradients(lambda *x, **e: attn.definition(*x, causal=shape.causal, dtype=q.dtype, **e), (q, k, v), extras)
@@ -94,7 +90,7 @@ def check_hostile(attn: Variant, shape: Shape) -> float:
     """Rows of norm 30, equal rows, zeros and extras at the edges of their range give finite outputs and gradients."""
     q, k, v, extras = prepare(attn, shape)
     loud: Inputs = (q * (30 / q.norm(dim=-1, keepdim=True)), k * (30 / k.norm(dim=-1, keepdim=True)), v)
-    hostile: dict[str, tuple[Inputs, dict[str, Tensor]]] = {
+    hostile: dict[str, tuple[Inputs, Extras]] = {
         "rows of norm 30": (loud, extras),
         "equal rows": (tuple(x[:, :, :1].expand_as(x).contiguous() for x in (q, k, v)), extras),  # type: ignore[dict-item]
         "zeros": (tuple(torch.zeros_like(x) for x in (q, k, v)), extras),  # type: ignore[dict-item]

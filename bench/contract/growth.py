@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from ...variants.api import Variant
 from ..flops import count
 from ..memory import allocator_events
-from .shapes import Defect, Inputs, Shape, gradients, prepare
+from .shapes import Defect, Extras, Inputs, Shape, gradients, prepare
 from .sizes import sized
 
 
@@ -63,7 +62,7 @@ def check_memory_growth(attn: Variant, shape: Shape) -> float:
     return slope
 
 
-def _once(attn: Variant, shape: Shape, inputs: Inputs, extras: dict[str, Tensor]) -> object:
+def _once(attn: Variant, shape: Shape, inputs: Inputs, extras: Extras) -> object:
     if shape.mode == "train":
         return gradients(lambda *x, **e: attn(*x, causal=shape.causal, **e), inputs, extras)
     with torch.no_grad():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...variants.api import Identity, Variant, get, make_extras, repeat_heads
-from .shapes import Defect, Shape, along, close, draw, gradients, prepare, replaced, rewrite
+from .shapes import Defect, Extras, Shape, along, close, draw, gradients, prepare, replaced, rewrite
 
 OTHER_SEED = 1
 """Of the extras that stand where something is changed: they must stay in their range, so they are drawn anew."""
@@ -52,7 +52,7 @@ def check_batch(attn: Variant, shape: Shape) -> float:
     beside = replaced(attn, extras, make_extras(attn, q, k, v, seed=OTHER_SEED), "B", slice(1, None))
     with torch.no_grad():
         together = attn(*(rewrite(x, slice(1, None), dim=0) for x in (q, k, v)), causal=shape.causal, **beside)[:1]
-        first = {e.name: extras[e.name][:1] if "B" in e.axes else extras[e.name] for e in attn.extras}
+        first: Extras = {e.name: extras[e.name][:1] if "B" in e.axes else extras[e.name] for e in attn.extras}
         alone = attn(q[:1], k[:1], v[:1], causal=shape.causal, **first)
     return close("the first entry of the batch, beside another", together, alone)
 
@@ -61,7 +61,7 @@ def check_grouped_heads(attn: Variant, shape: Shape) -> float:
     """Hkv key heads give what they give when each is repeated H / Hkv times."""
     shape = replace(shape, heads=6, kv_heads=2)
     q, k, v, extras = prepare(attn, shape)
-    repeated = {
+    repeated: Extras = {
         e.name: extras[e.name].repeat_interleave(3, dim=e.axes.index("Hkv")) if "Hkv" in e.axes else extras[e.name]
         for e in attn.extras
     }
@@ -75,7 +75,7 @@ def check_permutation(attn: Variant, shape: Shape) -> float:
     """Keys, values and their extras in another order give the same: positions play no part."""
     q, k, v, extras = prepare(attn, replace(shape, causal=False))
     order = torch.randperm(shape.n_k, generator=torch.Generator().manual_seed(2))
-    moved = {
+    moved: Extras = {
         e.name: extras[e.name].index_select(e.axes.index("Nk"), order) if "Nk" in e.axes else extras[e.name]
         for e in attn.extras
     }
@@ -123,14 +123,14 @@ def check_identity(attn: Variant, shape: Shape, identity: Identity) -> float:
         reasons = reasons or other.reasons_against(shape)
     if reasons:
         raise Defect(f"declares an identity where it cannot run: {reasons[0]}")
-    extras = make_extras(one, q, k, v)
+    extras: Extras = make_extras(one, q, k, v)
     for name, value in identity.extras.items():
         x = extras[name]
         extras[name] = value(x) if callable(value) else torch.tensor(value).to(x).expand_as(x).contiguous()
     with torch.no_grad():
         left = one(q, k, v, causal=shape.causal, **extras)
         if isinstance(other, Variant):
-            shared = {e.name: extras[e.name] for e in other.extras}
+            shared: Extras = {e.name: extras[e.name] for e in other.extras}
             right = other.definition(q, k, v, causal=shape.causal, **shared)
         else:
             heads = q.shape[1]

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...variants.api import Variant
 from ..flops import count
 from .growth import allocated
-from .shapes import Shape, prepare
+from .shapes import Extras, Shape, prepare
 from .sizes import sized
 
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
@@ -68,7 +68,7 @@ def scaling(attn: Variant, lengths: Sequence[int] = LENGTHS) -> Scaling | list[s
     )  # fmt: skip
 
 
-def _forward(attn: Variant, causal: bool, inputs: tuple[Tensor, Tensor, Tensor], extras: dict[str, Tensor]) -> Tensor:
+def _forward(attn: Variant, causal: bool, inputs: tuple[Tensor, Tensor, Tensor], extras: Extras) -> Tensor:
     with torch.no_grad():
         return attn(*inputs, causal=causal, **extras)
 

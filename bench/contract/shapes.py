@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,6 +47,9 @@ class Shape:
 
 Inputs = tuple[Tensor, Tensor, Tensor]
 
+Extras = dict[str, Any]
+"""Tensors by name; Any, since they go as keywords beside ones of other types."""
+
 
 def draw(shape: Shape, seed: int = 0) -> Inputs:
     """Gaussian q, k, v: drawn in float64, rounded to the shape's dtype."""
@@ -64,9 +68,7 @@ def _dtype(shape: Shape) -> torch.dtype:
     return dtype
 
 
-def prepare(
-    attn: Variant, shape: Shape, inputs: Inputs | None = None
-) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+def prepare(attn: Variant, shape: Shape, inputs: Inputs | None = None) -> tuple[Tensor, Tensor, Tensor, Extras]:
     reasons = attn.reasons_against(shape)
     if reasons:
         raise Unsupported("; ".join(reasons))
@@ -74,7 +76,7 @@ def prepare(
     return q, k, v, make_extras(attn, q, k, v)
 
 
-def gradients(call: Callable[..., Tensor], inputs: Inputs, extras: dict[str, Tensor]) -> dict[str, Tensor]:
+def gradients(call: Callable[..., Tensor], inputs: Inputs, extras: Extras) -> dict[str, Tensor]:
     """Gradients by name of a fixed random mix of the outputs."""
     named = dict(zip("qkv", inputs, strict=True)) | extras
     leaves = {name: x.detach().requires_grad_() for name, x in named.items()}  # a clone would lose the strides
@@ -111,7 +113,7 @@ def rewrite(x: Tensor, where: slice, dim: int = 2) -> Tensor:
     return x
 
 
-def tokens(attn: Variant, extras: dict[str, Tensor], which: slice) -> dict[str, Tensor]:
+def tokens(attn: Variant, extras: Extras, which: slice) -> Extras:
     """The extras of some tokens."""
     return {e.name: along(extras[e.name], e.length_axis, which) for e in attn.extras}
 
@@ -121,11 +123,9 @@ def along(x: Tensor, axis: int | None, which: slice) -> Tensor:
     return x if axis is None else x[(slice(None),) * axis + (which,)]
 
 
-def replaced(
-    attn: Variant, extras: dict[str, Tensor], others: dict[str, Tensor], axis: str, which: slice
-) -> dict[str, Tensor]:
+def replaced(attn: Variant, extras: Extras, others: Extras, axis: str, which: slice) -> Extras:
     """The extras with a part along an axis ("N", where any length axis is meant, or another letter) of other ones."""
-    mixed = {}
+    mixed: Extras = {}
     for e in attn.extras:
         x = extras[e.name].clone()
         place = e.length_axis if axis == "N" else e.axes.index(axis) if axis in e.axes else None
