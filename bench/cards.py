@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from ..variants import registry
 from ..variants.api import get
+from .contract.invariants import describe
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ def card(spec: str) -> dict[str, Any]:
         "formula": attn.formula,
         "complexity": dataclasses.asdict(attn.complexity),
         "params": attn.params(),
+        "params_about": parameter_docs(type(attn)),
         "extras": [{"name": e.name, "axes": list(e.axes), "about": e.about} for e in attn.extras],
         "supports": {
             "modes": [name for name, able in modes.items() if able],
@@ -63,9 +68,28 @@ def card(spec: str) -> dict[str, Any]:
             "devices": list(s.devices),
         },
         "reduces_to": attn.reduces_to,
+        "identities": [describe(identity) for identity in attn.identities],
         "reasons_against_cpu": _reasons(attn, "cpu"),
         "compiles": attn.compiles,
     }
+
+
+def parameter_docs(cls: type) -> dict[str, str]:
+    """The string under each field of a dataclass, its base classes' too, as the source has it."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        try:
+            (node,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        except (OSError, TypeError, SyntaxError, ValueError):  # made where there is no source to read
+            continue
+        for field, below in pairwise(getattr(node, "body", [])):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+                value = getattr(below.value, "value", None)
+                if isinstance(value, str):
+                    docs[field.target.id] = " ".join(value.split())
+    return docs
 
 
 def small_pattern(spec: str) -> dict[str, Any]:
@@ -93,13 +117,14 @@ def lines(found: dict[str, Any]) -> list[str]:
         ("formula", found["formula"]),
         ("paper", found["paper"]),
         ("complexity", found["complexity"]["text"]),
-        ("parameters", ", ".join(f"{key}={value!r}" for key, value in found["params"].items()) or "none"),
-        ("extras", "; ".join(f"{e['name']} ({', '.join(e['axes'])}): {e['about']}" for e in found["extras"]) or "none"),
+        *_listed("parameters", [f"{k}={v!r}: {found['params_about'].get(k, '')}" for k, v in found["params"].items()]),
+        *_listed("extras", [f"{e['name']} ({', '.join(e['axes'])}): {e['about']}" for e in found["extras"]]),
         (
             "supports",
             f"{', '.join(supports['modes'])}; {', '.join(supports['dtypes'])}; {', '.join(supports['devices'])}",
         ),
         ("reduces to", found["reduces_to"] or "nothing else"),
+        *(_listed("tested", found["identities"]) if found["identities"] else ()),
         ("on this CPU", "; ".join(found["reasons_against_cpu"]) or "runs"),
     ]
     text = []
@@ -110,6 +135,11 @@ def lines(found: dict[str, Any]) -> list[str]:
         if not label:
             text.append("")
     return text + _pattern_lines(found.get("pattern", {}))
+
+
+def _listed(label: str, items: list[str]) -> list[tuple[str, str]]:
+    """One item a line, the label before the first; a blank label stands before the others."""
+    return [(label if place == 0 else " ", item) for place, item in enumerate(items or ["none"])]
 
 
 def _pattern_lines(pattern: dict[str, Any]) -> list[str]:

@@ -176,7 +176,7 @@ class Variant:
     """Without a causal mask, permuting keys and values (and their extras) together changes nothing."""
     identities: ClassVar[tuple[Identity, ...]] = ()
     choice_of_group: ClassVar[bool] = False
-    """The query heads that share a key head choose together what they see, so repeating key heads changes the result."""
+    """Query heads that share a key head choose together what they see: repeating key heads changes the result."""
     compiles: ClassVar[bool] = False
     """The first call compiles: its time is recorded apart and is no part of a sample."""
     counts_flops: ClassVar[bool] = True

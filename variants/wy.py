@@ -41,7 +41,7 @@ def minus_softplus(x: Tensor) -> Tensor:
 def decay_gate(*axes: str) -> Extra:
     """The logarithm of what a token leaves of the state: -softplus, which starts at about -0.05, -0.01 to -0.3 a token.
 
-    The published layers give each head a rate of its own, -A softplus(x + b), A of 1 to 16 and softplus(b) of 0.001 to
+    The published layers give each head a rate of its own, -A softplus(x + b), A of up to 16 and softplus(b) of 0.001 to
     0.1 at the start: from -0.001 to -1.6.
     """
     return Extra(

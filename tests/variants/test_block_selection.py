@@ -10,8 +10,9 @@ from torch import Tensor
 
 import attnbench
 from attnbench.bench.contract.shapes import Shape, draw
-from attnbench.variants import chosen_blocks
+from attnbench.variants import block_tiles
 from attnbench.variants.api import Variant, VariantError, make_extras
+from attnbench.variants.chosen_blocks import own_block
 
 MOBA = "moba(block_size=4, num_blocks=3)"
 QUEST = "quest(page_size=4, num_pages=3)"
@@ -129,11 +130,25 @@ def test_how_the_work_is_cut_up_changes_nothing(spec: str, monkeypatch: pytest.M
 
     expected = results()
     for tile, tiles, scores, rows in ((1, 1, 1, 1), (3, 1 << 8, 100, 1 << 9), (64, 1 << 20, 1 << 20, 1 << 10)):
-        monkeypatch.setattr(chosen_blocks, "TILE", tile)
+        monkeypatch.setattr(block_tiles, "TILE", tile)
         for name, value in (("TILES_AT_ONCE", tiles), ("SCORES_AT_ONCE", scores), ("ROWS_AT_ONCE", rows)):
-            monkeypatch.setattr(chosen_blocks, name, {"cpu": value})
+            monkeypatch.setattr(block_tiles, name, {"cpu": value})
         for got, due in zip(results(), expected, strict=True):
             torch.testing.assert_close(got, due, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 37])
+def test_blocks_that_are_all_chosen_are_full(n: int) -> None:
+    """Through tiles: `count` says 1, so that no row is known beforehand to see everything."""
+    q, k, v = draw(Shape(n, 37, True, heads=4, kv_heads=2))
+
+    def everything(streams: slice, rows: slice, blocks: int) -> Tensor:
+        own = own_block(n, 37, rows, 4, q.device)
+        return (torch.arange(blocks) < own[:, None]).expand(streams.stop - streams.start, 2, -1, -1)
+
+    out = block_tiles.attend_chosen(q, k, v, everything, choosers=2, block_size=4, count=1, scored=37, scale=8**-0.5)
+    due = attnbench.get("naive").definition(q, k, v, causal=True)
+    torch.testing.assert_close(out, due, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("spec", [MOBA, QUEST, "moba(block_size=4, num_blocks=1)", "quest(page_size=1, num_pages=5)"])

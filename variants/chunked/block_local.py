@@ -1,8 +1,8 @@
 """Block-local attention: the sequence is cut into chunks of C, and a query sees its own chunk only.
 
-The chunked layers of Llama 4 (Meta 2025; `attention_chunk_size` in the public configuration); the local attention of
-Liu et al. 2018, "Generating Wikipedia by Summarizing Long Sequences", arXiv:1801.10198, its local attention without the
-compression. Chunks are counted from the first key.
+Liu et al. 2018, "Generating Wikipedia by Summarizing Long Sequences", arXiv:1801.10198: its local attention, without
+the memory compression of its other layers. The chunked layers of Llama 4 are the same, with chunks of 8192
+(`attention_chunk_size` in the public configuration). Chunks are counted from the first key.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Infini-attention: causal attention inside a segment, and a compressive memory of all segments before it.
 
 Munkhdalai et al. 2024, "Leave No Context Behind: Efficient Infinite Context Transformers with Infini-attention",
-arXiv:2404.07143, section 2.1: the memory is linear attention's, sigma = elu + 1 (equations 3 to 5, the last one the
-delta rule), read by the same queries as the softmax, and mixed with it by a gate per head, sigmoid(beta) there, `gates`
-here (equation 6). The memory that a segment reads was written before it: over the first segment it is empty and gives
-zeros, and the gate weighs those like anything else. Segments of 2048 tokens are the paper's.
+arXiv:2404.07143, section 3.1 of its second version: the memory is linear attention's, sigma = elu + 1 (equations 7 to
+9, the last one the delta rule), read by the same queries as the softmax, and mixed with it by a gate per head,
+sigmoid(beta) there, `gates` here (equation 10). The memory that a segment reads was written before it: over the first
+segment it is empty and gives zeros, and the gate weighs those like anything else. Segments of 2048 tokens are those of
+the paper's language models.
 
 Only the local attention has a scale: in the memory it would cancel.
 """
@@ -43,7 +44,7 @@ def memory_alone(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float,
     complexity=Complexity(
         time=1, memory=1, text="O(N (C + d) d) time, O(N d) memory; decoding keeps C tokens and d² numbers", state=0
     ),
-    paper='Munkhdalai et al. 2024, "Leave No Context Behind", arXiv:2404.07143, eq. 3 to 6',
+    paper='Munkhdalai et al. 2024, "Leave No Context Behind", arXiv:2404.07143v2, eq. 7 to 10',
     formula="g sigma(q) M / sigma(q) z + (1 - g) softmax attention in the segment; M, z of all segments before",
     reduces_to="block_local where gates = 0",
     extras=(

@@ -40,7 +40,8 @@ from ..merged import attend_lse, attend_lse_backward
     ),
     paper='Ding et al. 2023, "LongNet: Scaling Transformers to 1,000,000,000 Tokens", arXiv:2307.02486',
     formula="softmax over levels (w, r) together: the keys of one's segment of w at h mod r, and every r-th after it",
-    reduces_to="softmax attention where one segment holds all and its dilation is 1; block_local with one level",
+    reduces_to="softmax attention where one segment holds all and its dilation is 1; block_local with one level of "
+    "dilation 1",
     identities=(
         Identity("longnet(segment_size={N}, dilations='1')", "naive"),
         Identity("longnet(segment_size={N}, dilations='1,1,1')", "naive"),

@@ -119,6 +119,7 @@ def block_mask(n_q: int, n_k: int, causal: bool, device: torch.device) -> Any:
         BLOCK_SIZE=BLOCK,
         mask_mod=_sees(torch.tensor(shift, device=device)),
         seq_lengths=(n_q, n_k),
+        compute_q_blocks=device.type != "cpu",  # the backward pass alone reads them, and a CPU has none
     )
 
 

@@ -7,7 +7,7 @@ nothing is raised. The paper has no scale: one applied to relu(q) would cancel, 
 
 The public code sets M to the length at hand. That changes the past whenever the sequence grows by a token, so that
 decoding never gives what the whole sequence gives; here M is fixed, and a longer sequence is refused, since beyond M
-the cosine is negative. For what the paper measures, set max_len to the longest length in use.
+the cosine is negative. For what that code computes, set max_len to the length in use.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Cosformer(LinearSum):
     """Linear attention of features [relu(x) cos, relu(x) sin] of an angle that runs with the position."""
 
     max_len: int = 32768
-    """M: the distance at which the weight falls to 0, and the longest sequence. The paper sets it to the length."""
+    """M: the distance at which the weight falls to 0, and the longest sequence. The public code takes the length."""
     chunk_size: int = 64
     """C: tokens of a chunk (causal form). Changes speed and memory, never the result."""
 

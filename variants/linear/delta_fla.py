@@ -42,17 +42,13 @@ class DeltaFla(FlaDeltaRule):
     def method(self) -> Delta:
         return Delta(normalize_queries=self.normalize_queries)
 
-    def chunk(  # type: ignore[override]
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, keep: bool, beta: Tensor
-    ) -> Result:
+    def chunk(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, keep: bool, beta: Tensor) -> Result:
         run = self.kernel("chunk_delta_rule")
         k, both = self.norms(k)
         out, state = run(q, k, v, beta, scale=scale, output_final_state=keep, use_qk_l2norm_in_kernel=both)
         return out, state
 
-    def recurrent(  # type: ignore[override]
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, state: Any, beta: Tensor
-    ) -> Result:
+    def recurrent(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, state: Any, beta: Tensor) -> Result:
         if scale <= 0:
             raise VariantError(f"{self.name}: fla's kernel takes a scale above 0, not {scale:g}")
         run = self.kernel("fused_recurrent_delta_rule")

@@ -42,7 +42,7 @@ class GatedDeltaFla(FlaDeltaRule):
     def method(self) -> GatedDelta:
         return GatedDelta(normalize_queries=self.normalize_queries)
 
-    def chunk(  # type: ignore[override]
+    def chunk(
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, keep: bool, log_decay: Tensor, beta: Tensor
     ) -> Result:
         run = self.kernel("chunk_gated_delta_rule")
@@ -52,7 +52,7 @@ class GatedDeltaFla(FlaDeltaRule):
         )
         return out, state
 
-    def recurrent(  # type: ignore[override]
+    def recurrent(
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, state: Any, log_decay: Tensor, beta: Tensor
     ) -> Result:
         run = self.kernel("fused_recurrent_gated_delta_rule")

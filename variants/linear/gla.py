@@ -37,7 +37,8 @@ def log_gate(x: Tensor) -> Tensor:
     ),
     paper='Yang et al. 2023, "Gated Linear Attention Transformers", arXiv:2312.06635',
     formula="S_t = diag(alpha_t) S_{t-1} + k_t v_tᵀ, o_t = d^-1/2 q_t S_t, log alpha = log_decay",
-    reduces_to="linear attention without a feature map where log_decay = 0; retention where it is constant",
+    reduces_to="linear attention without a feature map where log_decay = 0; retention where it is the same "
+    "for all tokens and channels of a head",
     extras=(
         Extra(
             "log_decay", ("B", "H", "N", "D"), "log of what each channel keeps, <= 0", log_gate, extremes=(0.0, -50.0)

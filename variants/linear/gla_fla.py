@@ -39,16 +39,12 @@ class GLAFla(Fla):
     def method(self) -> GLA:
         return GLA()
 
-    def chunk(  # type: ignore[override]
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, keep: bool, log_decay: Tensor
-    ) -> Result:
+    def chunk(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, keep: bool, log_decay: Tensor) -> Result:
         run = self.kernel("chunk_gla")
         out, state = run(q, k, v, log_decay, scale=scale, output_final_state=keep)
         return out, state
 
-    def recurrent(  # type: ignore[override]
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, state: Any, log_decay: Tensor
-    ) -> Result:
+    def recurrent(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, state: Any, log_decay: Tensor) -> Result:
         run = self.kernel("fused_recurrent_gla")
         out, after = run(q, k, v, gk=log_decay, scale=scale, initial_state=state, output_final_state=True)
         return out, after

@@ -42,7 +42,7 @@ class KDAFla(FlaDeltaRule):
     def method(self) -> KDA:
         return KDA(normalize_queries=self.normalize_queries)
 
-    def chunk(  # type: ignore[override]
+    def chunk(
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, keep: bool, log_decay: Tensor, beta: Tensor
     ) -> Result:
         run = self.kernel("chunk_kda")
@@ -50,7 +50,7 @@ class KDAFla(FlaDeltaRule):
         out, state = run(q, k, v, log_decay, beta, scale=scale, output_final_state=keep, use_qk_l2norm_in_kernel=both)
         return out, state
 
-    def recurrent(  # type: ignore[override]
+    def recurrent(
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, state: Any, log_decay: Tensor, beta: Tensor
     ) -> Result:
         run = self.kernel("fused_recurrent_kda")

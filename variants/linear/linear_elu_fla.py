@@ -41,15 +41,13 @@ class LinearEluFla(Fla):
     def method(self) -> LinearElu:
         return LinearElu()
 
-    def chunk(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, keep: bool) -> Result:  # type: ignore[override]
+    def chunk(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, keep: bool) -> Result:
         run = self.kernel("chunk_linear_attn")
         # a scale cancels in the normaliser, but for what is added to that
         out, state = run(_features(q), _features(k), v, scale=1.0, normalize=True, output_final_state=keep)
         return out, state
 
-    def recurrent(  # type: ignore[override]
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, state: Any
-    ) -> Result:
+    def recurrent(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, state: Any) -> Result:
         run = self.kernel("fused_recurrent_linear_attn")
         out, after = run(
             _features(q), _features(k), v, scale=1.0, normalize=True, initial_state=state, output_final_state=True

@@ -1,7 +1,7 @@
 """Nyström attention: softmax attention through m landmarks, the means of m segments of queries and of keys.
 
 Xiong et al. 2021, "Nyströmformer: A Nyström-Based Algorithm for Approximating Self-Attention", arXiv:2102.03902:
-softmax(Q K~ᵀ) Z softmax(Q~ Kᵀ) V, where Z is six steps of its equation 11 (Razavi's iteration) towards the
+softmax(Q K~ᵀ) Z softmax(Q~ Kᵀ) V, where Z is six steps of the iteration of its lemma 1 (Razavi's) towards the
 pseudo-inverse of A = softmax(Q~ K~ᵀ). The convolution that its layer adds to the output is no part of attention and is
 left out.
 
@@ -26,7 +26,7 @@ from ..blocks import attend, segment_means, wide
     kind="approximate",
     supports=Supports(causal=False, cross=False),
     complexity=Complexity(time=1, memory=1, text="O(N m d + m³) time, O(N d + m²) memory"),
-    paper='Xiong et al. 2021, "Nyströmformer", arXiv:2102.03902, eq. 11 and 13',
+    paper='Xiong et al. 2021, "Nyströmformer", arXiv:2102.03902, lemma 1 and alg. 1',
     formula="softmax(q k~ᵀ) pinv(softmax(q~ k~ᵀ)) softmax(q~ kᵀ) v, ~ the means of m segments",
     reduces_to="softmax attention where num_landmarks >= N, as pinv_steps grows and A is invertible",
     identities=(Identity("nystrom(num_landmarks={N}, pinv_steps=40)", "naive", tolerance=1e-8),),
@@ -36,7 +36,7 @@ class Nystrom(Variant):
     """Two fused attentions, m queries over N keys and N queries over m, with Z between them: no N x m matrix."""
 
     num_landmarks: int = 64
-    """m: segments of queries and of keys."""
+    """m: segments of queries and of keys. 64 are often enough, the paper finds."""
     pinv_steps: int = 6
     """Steps towards the pseudo-inverse. Six are the paper's, and leave it far from converged."""
 

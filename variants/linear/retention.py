@@ -5,9 +5,10 @@ Sun et al. 2023, "Retentive Network: A Successor to Transformer for Large Langua
 The paper also divides scores, decays and rows by norms, which that group norm takes out again as they only scale a row
 (section 2.2); so there is no normaliser here.
 
-`decay="lightning"` is the rates of Lightning Attention (Qin et al. 2024, arXiv:2401.04658, in the layer of
-TransNormerLLM, arXiv:2307.14995). For layer l of L that paper writes gamma = exp(-8h/H (1 - l/L)), its code
-exp(-s_h (1 - l/L)) with ALiBi's slopes s_h = 2^(-8h/H). This follows the code, for the first layer.
+`decay="lightning"` is the rates of Lightning Attention-2 (Qin et al. 2024, arXiv:2401.04658, in the layer of
+TransNormerLLM, arXiv:2307.14995). For layer l of L the latter paper writes gamma = exp(-8h/H (1 - l/L)); public code
+has ALiBi's slopes 2^(-8h/H) in the place of 8h/H, and a factor that falls from 1 in the first layer to 1e-5 in the last
+one. This follows the code, for the first layer.
 """
 
 from __future__ import annotations

@@ -51,16 +51,12 @@ class RetentionFla(Fla):
     def method(self) -> Retention:
         return Retention(decay=self.decay, gamma=self.gamma)
 
-    def chunk(  # type: ignore[override]
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, keep: bool
-    ) -> Result:
+    def chunk(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, keep: bool) -> Result:
         run = self.kernel("chunk_simple_gla")
         out, state = run(q, k, v, g_gamma=self.rates(q), scale=scale, output_final_state=keep)
         return out, state
 
-    def recurrent(  # type: ignore[override]
-        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, state: Any
-    ) -> Result:
+    def recurrent(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, state: Any) -> Result:
         run = self.kernel("fused_recurrent_simple_gla")
         rates = self.rates(q)
         out, after = run(q, k, v, g_gamma=rates, scale=scale, initial_state=state, output_final_state=True)

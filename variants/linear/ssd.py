@@ -1,6 +1,6 @@
 """State-space duality, the layer of Mamba-2: a state that forgets at one rate for all channels, set by each token.
 
-Dao & Gu 2024, "Transformers are SSMs", arXiv:2405.21060, equation 1 (the recurrence) and section 6 (chunks). In the
+Dao & Gu 2024, "Transformers are SSMs", arXiv:2405.21060, equation 2 (the recurrence) and section 6 (chunks). In the
 paper's letters q = C, k = B, v = x, so the state S is (D, Dv), and a step of length dt > 0 gives
 S = exp(dt A) S + dt B xᵀ with one A < 0 for each head. Nothing is scaled by d^-1/2: `scale` defaults to 1 here. The
 layer's convolution, gate, norm and the skip D x stand outside. Where the paper shares B and C among groups of heads,

@@ -120,9 +120,9 @@ class Dsa(Variant):
     top_k: int = 2048
     """k: keys that a query keeps, the same for all heads. Fewer where it sees fewer."""
     num_indexers: int = 4
-    """Heads of the indexer. 64 in the paper's model of 128 attention heads."""
+    """Heads of the indexer. 64 in the released model, which has 128 attention heads."""
     index_dim: int = 64
-    """Size of the indexer's vectors. 128 in the paper's model."""
+    """Size of the indexer's vectors. 128 in the released model."""
     block_size: int = 64
     """C: queries ranked at a time. Changes speed and memory, never the result."""
 

@@ -1,7 +1,7 @@
 """Neighborhood attention in one dimension, by NATTEN: every query sees the same number of keys, its nearest.
 
-Hassani et al. 2022, "Neighborhood Attention Transformer", arXiv:2204.07143, section 3.1; the fused kernels: Hassani et
-al. 2024, "Faster Neighborhood Attention", arXiv:2403.04690. Unlike `sliding_window`, whose window is cut off at the
+Hassani et al. 2022, "Neighborhood Attention Transformer", arXiv:2204.07143; the fused kernels: Hassani et al. 2024,
+"Faster Neighborhood Attention", arXiv:2403.04690. Unlike `sliding_window`, whose window is cut off at the
 ends of the sequence, the window of w keys moves inwards there: the first query sees keys 0 … w - 1. An even window has
 one more key before the query than after it. Causal, it ends at the query, is cut off at the start, and is
 `sliding_window`.

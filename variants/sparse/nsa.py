@@ -38,8 +38,9 @@ from ..api import (
     register,
     repeat_heads,
 )
+from ..block_tiles import attend_chosen
 from ..blocks import attend, banded, prepend_zeros, wide
-from ..chosen_blocks import attend_chosen, choose_past, own_block, own_pairs, past_blocks, seen_keys
+from ..chosen_blocks import choose_past, own_block, own_pairs, past_blocks, seen_keys
 from ..definitions import masked_softmax, positions
 from .sliding_window import band_pairs
 
@@ -192,7 +193,7 @@ class Nsa(Variant):
         total = strides[:, :, :n]
         for shift in range(1, pieces):
             total = total + strides[:, :, shift : shift + n]
-        return total / self.compress_size
+        return total / self.compress_size  # type: ignore[no-any-return]
 
     def _pools(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return self._pool(k, wide(k.dtype)).to(k.dtype), self._pool(v, wide(v.dtype)).to(v.dtype)
@@ -239,7 +240,7 @@ class Nsa(Variant):
             importance.masked_fill_((block == 0) | (block == own[:, None] - 1), float("inf"))
             return choose_past(importance, own, self.num_selected - 1)
 
-        scored = 1 + 6 * (group + 1) * exact.shape[2]  # of a row: probabilities in float64, and their sums
+        scored = 6 * (group + 1) * exact.shape[2] + 8 * group * d  # of a row: probabilities, their sums; q in float64
         sizes = {"choosers": 1, "block_size": c, "count": self.num_selected, "scored": scored}
         return attend_chosen(q, k, v, choose, scale=scale, **sizes)
 
@@ -252,7 +253,7 @@ class Nsa(Variant):
         covered = padded[..., :width].clone()
         for shift in range(1, pieces):
             covered += padded[..., shift : shift + width]
-        return covered.unflatten(-1, (n, strides)).sum(dim=-1)
+        return covered.unflatten(-1, (n, strides)).sum(dim=-1)  # type: ignore[no-any-return]
 
     # -- decoding -------------------------------------------------------------------------------------------------
 

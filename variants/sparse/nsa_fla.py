@@ -14,7 +14,7 @@ on a CPU, in float32, with plain torch in place of FlashAttention. Not tried on 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -83,7 +83,7 @@ class NsaFla(Adapter):
             q = q * (scale / default)
         compressed, chosen, window = (gate.transpose(1, 2) for gate in gates.unbind(-1))  # (B, Nq, H)
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, N, H, D)
-        out: Any = nsa.parallel_nsa(
+        out: Tensor = nsa.parallel_nsa(
             q,
             k,
             v,

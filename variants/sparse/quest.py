@@ -1,13 +1,13 @@
 """Quest: each query attends to the pages of keys that could hold its highest scores, by the range of each channel.
 
-Tang et al. 2024, "Quest: Query-Aware Sparsity for Efficient Long-Context LLM Inference", arXiv:2406.10774, section 3.3
+Tang et al. 2024, "Quest: Query-Aware Sparsity for Efficient Long-Context LLM Inference", arXiv:2406.10774, section 3.4
 and algorithm 1: of each page are kept the channel-wise minimum m and maximum M of its keys, and a page's score is
 sum_d max(q_d m_d, q_d M_d), which no key of the page can exceed. The best pages are attended to exactly.
 
 Quest is a method of decoding: its authors prefill densely. The causal form here gives each token what decoding it would
-have given, so that prompt and continuation are one operator. As in the authors' kernels (mit-han-lab/Quest, tests of
-`decode_sparse_attn`), the page that is being filled is always attended to, up to the query, and counts as one of the
-budget; only pages that have ended are scored, so no minimum or maximum holds a key of the future. A page that the
+have given, so that prompt and continuation are one operator. As in the authors' kernels (mit-han-lab/Quest, their
+`test_approx_attention.py`), the page that is being filled is always attended to, up to the query, and counts as one of
+the budget; only pages that have ended are scored, so no minimum or maximum holds a key of the future. A page that the
 query's own token completes is still its own. The authors keep the first two layers of a model dense; a layer is what is
 measured here.
 
@@ -102,4 +102,4 @@ class Quest(ScoredBlocks):
 
 
 def _unit(k: Tensor) -> Tensor:
-    return k / k.norm(dim=-1, keepdim=True)
+    return k / k.norm(dim=-1, keepdim=True)  # type: ignore[no-any-return]

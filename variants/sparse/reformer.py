@@ -8,7 +8,7 @@ keys, not for softmax over the k it is given: hence its kind is `own`, and no fi
 
 In each round the tokens are sorted by bucket and position and cut into chunks of m; i sees the j of its own bucket in
 its own chunk and the one before it (equations 4 and 5). The rounds' sets are united: joined by log-sum-exp weights,
-where a pair that N_ij rounds find counts 1 / N_ij in each (equations 7 to 11). A token sees itself only if it sees
+where a pair that N_ij rounds find counts 1 / N_ij in each (equations 11 to 16). A token sees itself only if it sees
 nothing else.
 
 Where paper and code differ, or the paper leaves a choice:
@@ -87,7 +87,7 @@ def directions(rounds: int, dim: int, buckets: int, seed: int, device: torch.dev
     complexity=Complexity(
         time=1, memory=1, state=1, text="O(N r (m + b) d + r N log N) time, O(N (d + r)) memory: r rounds, b buckets"
     ),
-    paper='Kitaev et al. 2020, "Reformer: The Efficient Transformer", arXiv:2001.04451, eq. 4 to 11',
+    paper='Kitaev et al. 2020, "Reformer: The Efficient Transformer", arXiv:2001.04451, eq. 4 to 6 and 11 to 16',
     formula="softmax of scale · q_i·q_j / ‖q_j‖ over j ≠ i of a bucket argmax [q R; -q R], chunk-near, in any round",
     reduces_to="softmax over normalised queries as keys, without self, where one bucket and one chunk hold all N",
     identities=(

@@ -100,9 +100,11 @@ def band_mask(n_q: int, n_k: int, before: int, after: int, device: torch.device,
     place = torch.arange(columns, dtype=torch.int32, device=device)
     partly = begin[:, None] + place + torch.where(place < left[:, None], 0, full[:, None])
     wholly = full_begin[:, None] + place
-    tables = (some, partly.clamp(max=columns - 1), full, wholly.clamp(max=columns - 1))
     return BlockMask.from_kv_blocks(
-        *(table.to(torch.int32)[None, None] for table in tables),
+        some.to(torch.int32)[None, None],
+        partly.clamp(max=columns - 1).to(torch.int32)[None, None],
+        full.to(torch.int32)[None, None],
+        wholly.clamp(max=columns - 1).to(torch.int32)[None, None],
         BLOCK_SIZE=BLOCK,
         mask_mod=_sees(torch.tensor(shift - before, device=device), torch.tensor(shift + after, device=device)),
         seq_lengths=(n_q, n_k),

@@ -1,8 +1,8 @@
 """Top-k attention: softmax over the k keys of highest score, an oracle for every method that selects keys.
 
-Gupta et al. 2021, "Memory-efficient Transformers via Top-k Attention", arXiv:2106.06899, section 2: the queries are
-taken block by block, and of each block's scores the k highest of each row are kept. It looks at every score to find
-them, so it is no faster than softmax attention: it shows how much a budget of k keys can hold at best.
+Gupta et al. 2021, "Memory-efficient Transformers via Top-k Attention", arXiv:2106.06899: the queries are taken
+block by block, and of each block's scores the k highest of each row are kept. It looks at every score to find them, so
+it is no faster than softmax attention: it shows how much a budget of k keys can hold at best.
 
 The choice is made by scores that are summed in float64 and rounded to float32, the earlier key first among equals, in
 the definition and in the fast form alike (see `selection`): otherwise two keys that almost tie could be chosen
@@ -31,7 +31,7 @@ from .sliding_window import band_pairs
     complexity=Complexity(
         time=2, memory=1, state=1, text="O(N² d) time, O(N (C + k)) memory, where C queries are ranked at a time"
     ),
-    paper='Gupta et al. 2021, "Memory-efficient Transformers via Top-k Attention", arXiv:2106.06899, sec. 2',
+    paper='Gupta et al. 2021, "Memory-efficient Transformers via Top-k Attention", arXiv:2106.06899',
     formula="softmax over the k keys with the highest scale · q·k",
     reduces_to="softmax attention where top_k >= N",
     tuning=("block_size",),
