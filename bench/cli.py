@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
-from .cli_variants import check, new
-from .output import echo_json, echo_table, json_option, plugin_option, whole_number
+from .cli_variants import check, list_command, new, show
+from .output import echo_json, json_option, plugin_option, whole_number
 
 if TYPE_CHECKING:
     from .progress import Watching
@@ -58,50 +58,8 @@ def main() -> None:
     """
 
 
-# -- list and show ----------------------------------------------------------------------------------------------
-
-
-@main.command("list")
-@plugin_option
-@json_option
-def list_command(plugins: tuple[str, ...], as_json: bool) -> None:
-    """All variants: family, kind, what they support, what they cost."""
-    from .cards import card, load
-
-    names, failures = load(plugins)
-    for where, why in failures.items():
-        click.echo(f"warning: {where} could not be loaded: {why}", err=True)
-    cards = [card(name) for name in names]
-    if as_json:
-        echo_json({"variants": cards, "failures": failures})
-        return
-    echo_table(
-        ("variant", "family", "kind", "supports", "complexity", "paper"),
-        [
-            (c["name"], c["family"], c["kind"], ", ".join(c["supports"]["modes"]), c["complexity"]["text"], c["paper"])
-            for c in cards
-        ],
-    )
-
-
-@main.command()
-@click.argument("name")
-@plugin_option
-@json_option
-def show(name: str, plugins: tuple[str, ...], as_json: bool) -> None:
-    """The card of one variant: paper, formula, complexity, parameters, what it supports and reduces to."""
-    from .cards import card, lines, load, small_pattern
-
-    load(plugins)
-    found = card(name) | {"pattern": small_pattern(name)}
-    if as_json:
-        echo_json(found)
-    else:
-        click.echo("\n".join(lines(found)))
-
-
-main.add_command(check)
-main.add_command(new)
+for _command in (list_command, show, check, new):
+    main.add_command(_command)
 
 
 # -- run --------------------------------------------------------------------------------------------------------

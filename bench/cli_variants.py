@@ -1,4 +1,4 @@
-"""The commands for those who write variants: `check` and `new`."""
+"""The commands that are about variants: `list`, `show`, `check` and `new`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,45 @@ if TYPE_CHECKING:
     from .contract.verdicts import Verdict
 
 FAILED = 1
+
+
+@click.command("list")
+@plugin_option
+@json_option
+def list_command(plugins: tuple[str, ...], as_json: bool) -> None:
+    """All variants: family, kind, what they support, what they cost."""
+    from .cards import card, load
+
+    names, failures = load(plugins)
+    for where, why in failures.items():
+        click.echo(f"warning: {where} could not be loaded: {why}", err=True)
+    cards = [card(name) for name in names]
+    if as_json:
+        echo_json({"variants": cards, "failures": failures})
+        return
+    echo_table(
+        ("variant", "family", "kind", "supports", "complexity", "paper"),
+        [
+            (c["name"], c["family"], c["kind"], ", ".join(c["supports"]["modes"]), c["complexity"]["text"], c["paper"])
+            for c in cards
+        ],
+    )
+
+
+@click.command()
+@click.argument("name")
+@plugin_option
+@json_option
+def show(name: str, plugins: tuple[str, ...], as_json: bool) -> None:
+    """The card of one variant: paper, formula, complexity, parameters, what it supports and reduces to."""
+    from .cards import card, lines, load, small_pattern
+
+    load(plugins)
+    found = card(name) | {"pattern": small_pattern(name)}
+    if as_json:
+        echo_json(found)
+    else:
+        click.echo("\n".join(lines(found)))
 
 
 @click.command()
@@ -145,8 +184,8 @@ def _scaling(specs: list[str], as_json: bool) -> None:
     click.echo(
         f"exponents of N, counted and declared; MFLOP and peak MiB at {short}; sizes 128, one head of 64, float32"
     )
-    line = "{:<26} {:>7} {:>7} {:>8} {:>7} {:>8}   {}"
-    click.echo(line.format("variant", "work", "needed", "declared", "memory", "declared", "MFLOP; MiB"))
+    line = "{:<26} {:>6} {:>8} {:>10} {:>7} {:>8}   {}"
+    click.echo(line.format("variant", "work", "declared", "in the end", "memory", "declared", "MFLOP; peak MiB"))
     for attn in attns:
         s = scaling(attn)
         if not isinstance(s, Scaling):

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .errors import VariantError, suggest
 
 if TYPE_CHECKING:
-    from .api import Complexity, Extra, Identity, Supports, Variant
+    from .api import Variant
+    from .declarations import Complexity, Extra, Identity, Supports
 
 FOLDERS = ("full", "sparse", "linear", "chunked")
 ENTRY_POINTS = "attnbench.variants"
@@ -58,7 +59,8 @@ def register(
     Raises VariantError for a name that is taken or not lower_snake_case, an unknown family or kind, or a class that
     is not a frozen dataclass of defaults.
     """
-    from .api import FAMILIES, KINDS, Variant
+    from .api import Variant
+    from .declarations import FAMILIES, KINDS
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise VariantError(f"variant name {name!r} must be lower_snake_case")

@@ -38,7 +38,8 @@ def key_axes(k: Tensor, dim: int) -> Tensor:
     """Principal axes of all heads' keys side by side, the first `dim`, zeros beyond Hkv·D: (B, Hkv, D, dim)."""
     x = k.detach().to("cpu", torch.float64).transpose(1, 2).flatten(2)  # (B, Nk, Hkv·D)
     axes = torch.linalg.eigh(x.mT @ x).eigenvectors.flip(-1)[..., :dim]
-    return F.pad(axes, (0, dim - axes.shape[-1])).unflatten(1, (k.shape[1], k.shape[3]))
+    padded: Tensor = F.pad(axes, (0, dim - axes.shape[-1]))
+    return padded.reshape(k.shape[0], k.shape[1], k.shape[3], dim)
 
 
 def draw_keys(generator: torch.Generator, shape: tuple[int, ...], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -49,7 +50,10 @@ def draw_keys(generator: torch.Generator, shape: tuple[int, ...], q: Tensor, k: 
 def draw_queries(generator: torch.Generator, shape: tuple[int, ...], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Each indexer head speaks for a run of heads: their queries in the keys' axes, summed, and noise.
 
-    With as many axes as Hkv·D, q_idx·k_idx is the sum of those heads' q·k, but for the noise.
+    With as many axes as Hkv·D, q_idx·k_idx is the sum of those heads' q·k, but for the noise. Fewer lose some of it:
+    with the defaults, 4 heads of 64 and N = 1024, the scores correlate at .52 with the logarithm of the heads' mean
+    attention where q and k are Gaussian, and the 128 best keys hold .27 of it (random ones .17, the true best .36); at
+    .67 and .64 (.17, .72) where the heads' k are projections of one vector of 64 a token, as a layer's are of its x.
     """
     indexers, dim = shape[1], shape[3]
     heads = q.shape[1]

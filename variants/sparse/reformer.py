@@ -54,7 +54,8 @@ TILE = {"cpu": 1 << 18, "cuda": 1 << 25}
 
 def unit(x: Tensor) -> Tensor:
     """x / ‖x‖ along the last axis; zeros stay zeros."""
-    return x / x.norm(dim=-1, keepdim=True).clamp_min(SHORTEST)
+    length: Tensor = x.norm(dim=-1, keepdim=True).clamp_min(SHORTEST)
+    return x / length
 
 
 def shared_keys_without_self(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor:
@@ -103,7 +104,7 @@ def directions(rounds: int, dim: int, buckets: int, seed: int, device: torch.dev
 )
 @dataclass(frozen=True)
 class Reformer(Variant):
-    """Round by round, tile by tile: chunks gathered, m x 2 m scores each (3 m if causal), a running softmax."""
+    """k is not read: q is both. Round by round, chunks gathered, m x 2 m scores (3 m if causal), a running softmax."""
 
     chunk_size: int = 64
     """m: sorted tokens of a chunk."""
@@ -164,7 +165,7 @@ class Reformer(Variant):
         plan = self._plan(self.buckets(q), causal)
         x = q.to(wide(q.dtype))
         flat = (y.flatten(0, 2) for y in (scale * x, unit(x), repeat_heads(v, q.shape[1]).to(x.dtype)))
-        out = _Rounds.apply(*flat, plan, causal)  # type: ignore[no-untyped-call]
+        out: Tensor = _Rounds.apply(*flat, plan, causal)  # type: ignore[no-untyped-call]
         return out.view(*q.shape[:3], v.shape[3]).to(q.dtype)
 
     def _plan(self, buckets: Tensor, causal: bool) -> _Plan:

@@ -1,0 +1,132 @@
+"""What a variant declares of itself: what it can do, what it costs, what else it takes in, what it becomes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+FAMILIES = ("full", "sparse", "linear", "chunked")
+KINDS = ("exact", "approximate", "own")
+
+
+@dataclass(frozen=True)
+class Supports:
+    """What a variant can do. The grid turns everything else into `unsupported` records with the reasons."""
+
+    causal: bool = True
+    noncausal: bool = True
+    cross: bool = True
+    """Nq may differ from Nk."""
+    decode: bool = False
+    """Has `prefill` and `decode`."""
+    backward: bool = True
+    dtypes: tuple[str, ...] = ("float64", "float32", "bfloat16", "float16")
+    devices: tuple[str, ...] = ("cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """How time and extra memory grow with N: the exponents that the method's paper claims, and the words for a card."""
+
+    time: float
+    memory: float
+    text: str
+    state: float | None = None
+    """How the state of decoding grows: 1 for a cache of all tokens, 0 for a fixed size (log N counts as 0)."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """An input beyond q, k, v: a gate, a write strength, an indexer vector.
+
+    `axes` spells its shape: letters of the legend, e.g. ("B", "H", "N"), names of the variant's own whole-number
+    parameters, or digits. A layer learns it from x, by a linear map to that shape and `activate`; an extra without a
+    length axis becomes a parameter instead of a projection.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    about: str
+    activate: Callable[[Tensor], Tensor]
+    """Maps unbounded numbers of the extra's shape into its range, elementwise: `torch.sigmoid` for a write strength."""
+    bias: float = 0.0
+    """What is added before `activate`, in draws and where a layer starts."""
+    extremes: tuple[float, ...] = ()
+    """Values at the edges of the range that the method must survive: 0 and -50 for a logarithm of a decay."""
+    draw: Callable[[torch.Generator, tuple[int, ...], Tensor, Tensor, Tensor], Tensor] | None = None
+    """A realistic one, from a CPU generator, its shape, and q, k, v; `activate(bias + standard normal)` by default."""
+
+    @property
+    def length_axis(self) -> int | None:
+        """The axis that runs along the sequence, if one does."""
+        return next((i for i, axis in enumerate(self.axes) if axis in ("N", "Nq", "Nk")), None)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a variant becomes at some parameters: tested in float64 for every variant that declares one.
+
+    `spec` and `equals` are specs in which {N} stands for the length, e.g. "sliding_window(window_size={N})" and
+    "naive"; or `equals` is a function of q, k, v (H heads each), causal, scale and extras that computes the other side.
+    """
+
+    spec: str
+    equals: str | Callable[..., Tensor]
+    text: str = ""
+    """The identity in words, where the two specs do not say it."""
+    extras: Mapping[str, float | tuple[float, ...] | Callable[[Tensor], Tensor]] = dataclasses.field(
+        default_factory=dict
+    )
+    """Extras of `spec` set to a constant, to several along the last axis, or to what a function makes of the drawn one;
+    the others are as drawn. The other side shares them all: a variant by name, a function as keywords."""
+    prepare: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
+    """Changes the drawn q, k, v of both sides first, e.g. to orthonormal keys."""
+    causal: bool | None = None
+    """Which side it holds on; None: both that the variant has."""
+    tolerance: float = 1e-10
+    """Largest absolute difference allowed, in float64 on standard-normal input."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What decoding needs of the past: named tensors, and how many tokens they have seen."""
+
+    seen: int
+    tensors: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+
+class CaseLike(Protocol):
+    """The part of a benchmark case that a variant may look at to say whether it can run."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def causal(self) -> bool: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def kv_heads(self) -> int: ...
+    @property
+    def n_q(self) -> int: ...
+    @property
+    def n_k(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def device(self) -> str: ...
