@@ -58,8 +58,8 @@ def main() -> None:
     """
 
 
-for _command in (list_command, show, check, new):
-    main.add_command(_command)
+for command_about_variants in (list_command, show, check, new):
+    main.add_command(command_about_variants)
 
 
 # -- run --------------------------------------------------------------------------------------------------------

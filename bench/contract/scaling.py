@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 
 from ...variants.api import Variant
@@ -44,7 +45,7 @@ class Scaling:
 
     @property
     def memory_exponent(self) -> float:
-        return exponent(self.peak_bytes)
+        return exponent_beside_a_constant(self.peak_bytes)
 
 
 def scaling(attn: Variant, lengths: Sequence[int] = LENGTHS) -> Scaling | list[str]:
@@ -77,3 +78,17 @@ def exponent(figures: Sequence[int]) -> float:
     """The slope of log figure over log N through the last `FITTED` doublings, by least squares."""
     tail = np.log2(np.asarray(figures[-FITTED - 1 :], dtype=float))
     return float(np.polyfit(np.arange(len(tail)), tail, 1)[0])
+
+
+def exponent_beside_a_constant(figures: Sequence[int]) -> float:
+    """The p of a + b N^p, a and b not negative, through all figures, relative errors weighed alike.
+
+    Peak memory holds tiles of a fixed size, which would hide how the rest grows.
+    """
+    x, y = 2.0 ** np.arange(len(figures)), np.asarray(figures, dtype=float)
+
+    def misfit(p: float) -> float:
+        terms = np.stack([np.ones_like(x), x**p], axis=1) / y[:, None]
+        return float(nnls(terms, np.ones_like(y))[1])
+
+    return float(min(np.arange(0.0, 3.005, 0.01), key=misfit))
