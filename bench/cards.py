@@ -98,7 +98,7 @@ def small_pattern(spec: str) -> dict[str, Any]:
 
     try:
         (found,) = look([spec], View(seq_len=CARD_LENGTH)).patterns
-    except Exception as error:  # whatever a variant's definition raises, its card is no less worth having
+    except (Exception, SystemExit) as error:  # whatever a variant's definition raises, its card is no less worth having
         return {"reason": str(error) or type(error).__name__}
     side = "causal" if found.causal else "non-causal"
     return {

@@ -76,7 +76,8 @@ def check(names: tuple[str, ...], only: str, with_scaling: bool, plugins: tuple[
         return
     from .contract.verdicts import FAILS
 
-    verdicts = _judge(specs, only)
+    brief = len(specs) > 1 and not only
+    verdicts = _judge(specs, only, quiet=as_json, brief=brief)
     if not verdicts:
         raise click.UsageError(f"no check of {', '.join(specs)} has {only!r} in its name; leave out --only to see all")
     failed = [verdict for verdict in verdicts if verdict.status == FAILS]
@@ -85,7 +86,7 @@ def check(names: tuple[str, ...], only: str, with_scaling: bool, plugins: tuple[
 
         echo_json([asdict(verdict) for verdict in verdicts])
     else:
-        _tell(verdicts, failed, brief=len(specs) > 1 and not only)
+        _explain(verdicts, failed)
     if failed:
         sys.exit(FAILED)
 
@@ -107,9 +108,9 @@ def _specs(names: tuple[str, ...], plugins: tuple[str, ...]) -> list[str]:
     return specs
 
 
-def _judge(specs: list[str], only: str) -> list[Verdict]:
+def _judge(specs: list[str], only: str, *, quiet: bool, brief: bool) -> list[Verdict]:
+    """Lines come as they are found, so that an interrupt loses none: one a check, or with `brief` one a variant."""
     import torch
-    from rich.console import Console
 
     from .contract.verdicts import judge, small, untouched_sizes
 
@@ -117,55 +118,64 @@ def _judge(specs: list[str], only: str) -> list[Verdict]:
     for attn, spec in zip(attns, specs, strict=True):
         if left := untouched_sizes(attn, spec):
             click.echo(
-                f"note: {attn.name} is checked at {', '.join(left)}, which short sequences do not reach; give a small "
-                f"value, e.g. '{attn.name}({left[0].split(' ')[0]}=8)'",
+                f"note: {attn.name} is checked at {', '.join(left)}, which short sequences do not reach; check it at "
+                f"smaller values too: '{attn.name}({left[0].split(' ')[0]}=…)', with --plugin for a file",
                 err=True,
             )
     torch.set_num_threads(1)  # small tensors are slower on many
-    verdicts = []
-    console = Console(stderr=True)
-    with console.status("") as status:
-        for attn in attns:
-            status.update(attn.name)
-            for verdict in judge(attn, only):
-                verdicts.append(verdict)
-                status.update(f"{attn.name}: {verdict.check}")
+    verdicts: list[Verdict] = []
+    if not quiet:
+        click.echo(f"{'variant' if brief else 'check':<44} {'':<16} {'worst':>8} {'s':>6}")
+    for attn in attns:
+        if only and len(attns) > 1 and not quiet:
+            click.echo(f"{attn.name}:")
+        own = []
+        for verdict in judge(attn, only):
+            own.append(verdict)
+            if not (quiet or brief):
+                click.echo(f"{verdict.check:<44} {verdict.status:<16} {verdict.figure:>8} {verdict.seconds:6.1f}")
+        if brief and not quiet:
+            click.echo(_summary(attn.name, own))
+        verdicts += own
     return verdicts
 
 
-def _tell(verdicts: list[Verdict], failed: list[Verdict], *, brief: bool) -> None:
+def _summary(name: str, own: list[Verdict]) -> str:
+    from .contract.verdicts import ABSENT, FAILS
+
+    failed = [verdict.check for verdict in own if verdict.status == FAILS]
+    why = next((verdict.problem for verdict in own if verdict.status == ABSENT), "")
+    status = f"FAILS {len(failed)}" if failed else "cannot run here" if why else "holds"
+    told = f"{', '.join(failed)}" if failed else why.split(";")[0]
+    return f"{name:<44} {status:<16} {len(own):>8} {sum(v.seconds for v in own):6.1f} {told}".rstrip()
+
+
+EXPLAINED = 4
+"""Failures of one variant that are told in full: one mistake fails many checks."""
+
+
+def _explain(verdicts: list[Verdict], failed: list[Verdict]) -> None:
     from .contract.verdicts import HOLDS
 
-    if brief:
-        _summary(verdicts)
-    else:
-        several = len({verdict.variant for verdict in verdicts}) > 1
-        echo_table(
-            (*(("variant",) if several else ()), "check", "", "worst", "cases", "s"),
-            [
-                (*((v.variant,) if several else ()), v.check, v.status, v.figure, str(v.cases), f"{v.seconds:.1f}")
-                for v in verdicts
-            ],
-        )
+    told: dict[str, int] = {}
     for verdict in failed:
+        told[verdict.variant] = told.get(verdict.variant, 0) + 1
+        if told[verdict.variant] > EXPLAINED:
+            continue
         click.echo(f"\n{verdict.variant} fails: {verdict.check}\n  asked: {verdict.meaning}")
-        click.echo(f"  found: {verdict.problem}\n  smallest case: {verdict.case}")
+        click.echo(f"  found: {verdict.problem}")
+        if verdict.pairs:
+            click.echo(f"  pairs: {verdict.pairs}")
+        click.echo(f"  smallest case: {verdict.case}")
+    for name, count in told.items():
+        if count > EXPLAINED:
+            click.echo(
+                f"\n{count - EXPLAINED} more checks of {name} fail, perhaps for the same reason; --only names one."
+            )
     holding = sum(verdict.status == HOLDS for verdict in verdicts)
     absent = len(verdicts) - holding - len(failed)
     more = f", {absent} cannot run here" if absent else ""
     click.echo(f"\n{holding} checks hold, {len(failed)} fail{more}.")
-
-
-def _summary(verdicts: list[Verdict]) -> None:
-    from .contract.verdicts import ABSENT, FAILS, HOLDS
-
-    rows = []
-    for name in dict.fromkeys(verdict.variant for verdict in verdicts):
-        own = [verdict for verdict in verdicts if verdict.variant == name]
-        counts = [str(sum(v.status == status for v in own)) for status in (HOLDS, FAILS, ABSENT)]
-        why = next((v.problem for v in own if v.status == ABSENT), "")
-        rows.append((name, *counts, f"{sum(v.seconds for v in own):.1f}", why.split(";")[0]))
-    echo_table(("variant", "hold", "fail", "cannot run", "s", "why not"), rows)
 
 
 def _scaling(specs: list[str], as_json: bool) -> None:
@@ -219,5 +229,6 @@ def new(name: str, family: str, in_tree: bool, out: str | None) -> None:
     at = "" if in_tree else f" --plugin {path}"
     click.echo(f"{path} is a working {family} variant. Make it yours, then:")
     click.echo(f"  attnbench check {name if in_tree else path}")
+    click.echo(f"  attnbench plot pattern {name}{at}")
     click.echo(f"  attnbench show {name}{at}")
     click.echo(f"  attnbench run --variants sdpa,{spec}{at} --seq-lens 1024,4096 --report")

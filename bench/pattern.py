@@ -90,7 +90,10 @@ def look(specs: Sequence[str], view: View) -> Sheet:
     such variants are left out, with the reason.
     """
     from ..variants import registry
+    from ..variants.errors import VariantError
 
+    if not 0 <= view.seed < 1 << 63:
+        raise BenchError(f"the seed must be a whole number from 0 to 2^63 - 1, not {view.seed}")
     if not specs:
         raise BenchError("name a variant, several with commas between them, or all")
     named = {registry.parse_spec(spec)[0] for spec in specs if spec != "all"}
@@ -107,9 +110,10 @@ def look(specs: Sequence[str], view: View) -> Sheet:
         for spec, by_name in asked.items():
             try:
                 sheet.patterns.append(pattern(small(spec, view), source, view))
-            except Exception as error:  # among all variants, one that fails does not take the others down
+            except (Exception, SystemExit) as error:  # among all variants, one that fails takes no other down
                 if by_name:
-                    raise
+                    known = isinstance(error, (BenchError, VariantError))
+                    raise error if known else BenchError(f"{spec} raises {type(error).__name__}: {error}") from error
                 sheet.left_out[spec] = str(error) or type(error).__name__
     if not sheet.patterns:
         raise BenchError(f"no variant has such a pattern: {next(iter(sheet.left_out.values()))}")

@@ -1,6 +1,6 @@
-"""README and CONTRIBUTING say what is so: the table of variants, the commands, the example.
+"""README, CONTRIBUTING and VARIANTS say what is so: the table of variants, the commands, the example.
 
-`python tests/test_readme.py` writes the table of variants into the README.
+`python tests/test_readme.py` writes the table of variants.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+README, VARIANTS = ROOT / "README.md", ROOT / "VARIANTS.md"
 BEGIN, END = "<!-- variants: written by tests/test_readme.py -->", "<!-- /variants -->"
 
 
@@ -30,8 +30,8 @@ def variants_table() -> str:
     return "\n".join(rows)
 
 
-def split_readme() -> tuple[str, str, str]:
-    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+def split_page() -> tuple[str, str, str]:
+    before, rest = VARIANTS.read_text(encoding="utf-8").split(BEGIN)
     table, after = rest.split(END)
     return before, table.strip(), after
 
@@ -42,9 +42,24 @@ def code_block(path: Path) -> str:
     return str(found[0])
 
 
-def test_the_readme_names_every_variant_as_it_is() -> None:
-    _, table, _ = split_readme()
-    assert table == variants_table(), "the README's table of variants is out of date: run python tests/test_readme.py"
+def test_the_table_names_every_variant_as_it_is() -> None:
+    _, table, _ = split_page()
+    assert table == variants_table(), "the table of variants is out of date: run python tests/test_readme.py"
+
+
+def test_the_readme_names_every_variant_in_its_family() -> None:
+    from attnbench.variants.registry import names, variant_class
+
+    section = README.read_text(encoding="utf-8").split("## Variants")[1].split("\n## ")[0]
+    listed = {
+        family: set(re.findall(r"`(\w+)`", text))
+        for family, text in re.findall(r"\*\*(\w+)\*\*:((?:.|\n(?!-))*)", section)
+    }
+    there: dict[str, set[str]] = {}
+    for name in names():
+        if variant_class(name).__module__.startswith("attnbench.variants."):
+            there.setdefault(variant_class(name).family, set()).add(name)
+    assert listed == there
 
 
 def test_the_first_screen_names_the_two_commands() -> None:
@@ -82,5 +97,5 @@ def test_the_python_example_of_the_readme_runs_but_for_the_sweep() -> None:
 
 
 if __name__ == "__main__":
-    before, _, after = split_readme()
-    README.write_text(f"{before}{BEGIN}\n{variants_table()}\n{END}{after}", encoding="utf-8")
+    before, _, after = split_page()
+    VARIANTS.write_text(f"{before}{BEGIN}\n{variants_table()}\n{END}{after}", encoding="utf-8")

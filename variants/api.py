@@ -8,7 +8,9 @@ harness times. Tests and the harness hold the second to the first.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -35,6 +37,38 @@ __all__ = [
 
 DEFINITION_BLOCK = 1 << 23
 """Most entries of a weight matrix (over B, H, rows, Nk) that `definition` holds at a time: 64 MiB in float64."""
+
+
+def positive(scale: float) -> float:
+    """A scale as given. Raises VariantError unless it is positive and finite, as fused kernels need it to mask."""
+    if not 0 < scale < math.inf:
+        raise VariantError(f"scale must be a positive, finite number, not {scale}")
+    return scale
+
+
+def _one_token(decode: Callable[..., tuple[Tensor, State]]) -> Callable[..., tuple[Tensor, State]]:
+    @functools.wraps(decode)
+    def checked(self: Variant, q: Tensor, k: Tensor, v: Tensor, state: State, **options: Any) -> tuple[Tensor, State]:
+        self.check_decode()
+        lengths = {x.shape[2] for x in (q, k, v) if x.dim() == 4}
+        if lengths != {1}:
+            raise VariantError(
+                f"{self.name}: decode takes one token at a time, not {sorted(lengths)}; prefill takes more"
+            )
+        if not isinstance(state, State):
+            raise VariantError(f"{self.name}: decode needs the State that prefill gave, not {type(state).__name__}")
+        for name, kept in state.tensors.items():
+            if kept.shape[0] != q.shape[0] or kept.device != q.device:
+                raise VariantError(
+                    f"{self.name}: the state's {name} {tuple(kept.shape)} on {kept.device} is of another batch or "
+                    f"device than q {tuple(q.shape)} on {q.device}"
+                )
+        try:
+            return decode(self, q, k, v, state, **options)
+        except KeyError as error:
+            raise VariantError(f"{self.name}: the state has no {error}; it is another variant's") from None
+
+    return checked
 
 
 class Variant:
@@ -100,7 +134,8 @@ class Variant:
         Raises VariantError for shapes, dtypes, modes or extras that do not fit.
         """
         self.check(q, k, v, causal=causal, extras=extras)
-        return self.forward(q, k, v, causal=causal, scale=self.default_scale(q, scale), **extras)
+        with torch.autocast(q.device.type, enabled=False):  # the dtype is q's; what is summed has its own
+            return self.forward(q, k, v, causal=causal, scale=self.default_scale(q, scale), **extras)
 
     def definition(
         self,
@@ -134,11 +169,15 @@ class Variant:
     def prefill(
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, **extras: Tensor
     ) -> tuple[Tensor, State]:
-        """Causal attention over a prompt, and the state from which `decode` goes on: the keys and values kept."""
+        """Causal attention over a prompt, and the state from which `decode` goes on: the keys and values kept.
+
+        Where they are all kept, the state holds k and v themselves, not copies: do not write into them afterwards.
+        """
         self.check_decode()
         out = self(q, k, v, causal=True, scale=scale, **extras)
         return out, self.keep(State(k.shape[2], {"k": k, "v": v}))
 
+    @_one_token
     def decode(
         self, q: Tensor, k: Tensor, v: Tensor, state: State, *, scale: float | None = None, **extras: Tensor
     ) -> tuple[Tensor, State]:
@@ -197,7 +236,7 @@ class Variant:
         for problem in self._problems(q, k, v, causal, extras):
             raise VariantError(f"{self.name}: {problem}")
 
-    def _problems(self, q: Tensor, k: Tensor, v: Tensor, causal: bool, extras: Mapping[str, Tensor]) -> Iterator[str]:
+    def _problems(self, q: Tensor, k: Tensor, v: Tensor, causal: bool, extras: Mapping[str, Any]) -> Iterator[str]:
         for label, tensor in (("q", q), ("k", k), ("v", v)):
             if tensor.dim() != 4:
                 yield f"{label} must be (batch, heads, seq_len, head_dim), not {tuple(tensor.shape)}"
@@ -226,6 +265,8 @@ class Variant:
             yield f"takes the extra inputs {sorted(wanted)}, not {sorted(extras)}; attnbench.make_extras draws them"
         for extra in self.extras:
             given, due = extras[extra.name], extra_shape(self, extra, q, k, v)
+            if not isinstance(given, Tensor):
+                yield f"{extra.name} must be a tensor, not {type(given).__name__}"
             if tuple(given.shape) != due:
                 yield f"{extra.name} must be ({', '.join(extra.axes)}) = {due}, not {tuple(given.shape)}"
             if not given.dtype.is_floating_point or given.device != q.device:
@@ -235,9 +276,16 @@ class Variant:
         if not self.supports.decode:
             raise VariantError(f"{self.name} has no decode form")
 
+    def __init_subclass__(cls) -> None:
+        """Every `decode`, whoever wrote it, gets one token and a state that fits it."""
+        super().__init_subclass__()
+        if "decode" in cls.__dict__:
+            cls.decode = _one_token(cls.__dict__["decode"])  # type: ignore[method-assign]
+
     @staticmethod
     def default_scale(q: Tensor, scale: float | None) -> float:
-        return float(q.shape[-1] ** -0.5 if scale is None else scale)
+        """D ** -0.5 where none is given. Raises VariantError unless it is positive and finite."""
+        return float(q.shape[-1] ** -0.5 if scale is None else positive(scale))
 
     def require(self, **at_least: int) -> None:
         """For `__post_init__`: each named field must be an integer of at least the given value."""
@@ -272,6 +320,12 @@ def extra_shape(attn: Variant, extra: Extra, q: Tensor, k: Tensor, v: Tensor) ->
         "D": q.shape[3],
         "Dv": v.shape[3],
     }
+    unknown = [axis for axis in extra.axes if not (axis.isdigit() or axis in sizes or hasattr(attn, axis))]
+    if unknown:
+        raise VariantError(
+            f"{attn.name}: the axis {unknown[0]!r} of {extra.name} is no letter of {', '.join(sizes)}, no digits "
+            "and no parameter of the variant"
+        )
     return tuple(
         int(axis) if axis.isdigit() else sizes[axis] if axis in sizes else int(getattr(attn, axis))
         for axis in extra.axes
@@ -287,9 +341,10 @@ def make_extras(attn: Variant, q: Tensor, k: Tensor, v: Tensor, *, seed: int = 0
     drawn = {}
     for extra in attn.extras:
         shape = extra_shape(attn, extra, q, k, v)
-        if extra.draw is not None:
-            x = extra.draw(generator, shape, q, k, v)
-        else:
-            x = extra.activate(extra.bias + torch.randn(shape, generator=generator, dtype=torch.float64))
+        with torch.device("cpu"):
+            if extra.draw is not None:
+                x = extra.draw(generator, shape, q, k, v)
+            else:
+                x = extra.activate(extra.bias + torch.randn(shape, generator=generator, dtype=torch.float64))
         drawn[extra.name] = x.to(q.device, q.dtype)
     return drawn

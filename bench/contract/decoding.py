@@ -66,5 +66,7 @@ def check_state_growth(attn: Variant, shape: Shape) -> float:
         sizes.append(state.nbytes)
     slope = math.log(sizes[1] / sizes[0]) / math.log(lengths[1] / lengths[0])
     if abs(slope - declared) > STATE_SLACK:
-        raise Defect(f"the state grows as N^{slope:.2f}, declared N^{declared:g}: {sizes} bytes at {list(lengths)}")
+        raise Defect(
+            f"the state grows as N^{slope:.2f}, declared N^{declared:g}: {sizes} bytes at {list(lengths)}", slope
+        )
     return slope

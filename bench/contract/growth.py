@@ -1,10 +1,11 @@
-"""The checks of what grows how: peak memory and counted work, over length."""
+"""Checks of what grows how: peak memory and counted work, over length."""
 
 from __future__ import annotations
 
 import functools
 import itertools
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -57,7 +58,9 @@ def check_memory_growth(attn: Variant, shape: Shape) -> float:
     slope = growth(peaks)
     if abs(slope - declared) > 0.1:
         raise Defect(
-            f"peak memory grows as N^{slope:.2f}, declared N^{declared:g}: {peaks} bytes at {growth_lengths(attn)}"
+            f"peak memory grows as N^{slope:.2f}, declared N^{declared:g}: {peaks} bytes at {growth_lengths(attn)}, "
+            f"of {attn.spec}",
+            slope,
         )
     return slope
 
@@ -88,10 +91,15 @@ def check_work_growth(attn: Variant, shape: Shape) -> float:
     if abs(slope - due) > 0.1:
         raise Defect(
             f"work grows as N^{slope:.2f}, by flops_needed as N^{due:.2f}: {counts}, needed {needed}, "
-            f"at {growth_lengths(attn)}"
+            f"at {growth_lengths(attn)}, of {attn.spec}",
+            slope,
         )
     return slope
 
+
+NEAR = 1 << 22
+ARITHMETIC_S = 0.05
+"""CPU time of a closed form, with much to spare; a loop over this many tokens takes longer."""
 
 FAR = 1 << 30
 """A length at which the leading power of N has outgrown all others."""
@@ -100,10 +108,18 @@ FAR = 1 << 30
 def check_declared_time(attn: Variant, shape: Shape) -> float:
     """The exponent that `flops_needed` comes to as N grows, against the one that the variant declares."""
     attn = sized(attn)
+    start = time.process_time()
+    attn.flops_needed(replace(shape, n_q=NEAR, n_k=NEAR))
+    spent = time.process_time() - start
+    if spent > ARITHMETIC_S:
+        raise Defect(
+            f"flops_needed takes {spent:.2f} s at N = {NEAR}: write it, or visible_pairs, as a closed form, not as a "
+            "loop over tokens; sweeps and fits ask for it at any length"
+        )
     near, far = (attn.flops_needed(replace(shape, n_q=n, n_k=n)) for n in (FAR, 2 * FAR))
     slope = math.log2(far / near)
     if abs(slope - attn.complexity.time) > 0.05:
-        raise Defect(f"flops_needed grows as N^{slope:.2f} in the end, declared N^{attn.complexity.time:g}")
+        raise Defect(f"flops_needed grows as N^{slope:.2f} in the end, declared N^{attn.complexity.time:g}", slope)
     return slope
 
 

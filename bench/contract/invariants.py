@@ -138,7 +138,7 @@ def check_identity(attn: Variant, shape: Shape, identity: Identity) -> float:
             right = other(*wide, causal=shape.causal, scale=one.default_scale(q, None), **extras)
     difference = float((left - right).abs().max())
     if not difference <= identity.tolerance:
-        raise Defect(f"{describe(identity)}: differs by {difference:.2e}, allowed {identity.tolerance:.0e}")
+        raise Defect(f"{describe(identity)}: differs by {difference:.2e}, allowed {identity.tolerance:.0e}", difference)
     return difference
 
 
@@ -146,6 +146,6 @@ def describe(identity: Identity) -> str:
     """An identity in words."""
     if identity.text:
         return identity.text
-    name = identity.equals if isinstance(identity.equals, str) else identity.equals.__name__
+    name = identity.equals if isinstance(identity.equals, str) else getattr(identity.equals, "__name__", "another form")
     with_extras = "".join(f", {extra} = {value}" for extra, value in identity.extras.items() if not callable(value))
     return f"{identity.spec.replace('{N}', 'N')}{with_extras} is {name.replace('{N}', 'N')}"

@@ -19,6 +19,10 @@ ROUNDING = {torch.float64: error_rule.FLOAT64_FLOOR, torch.float32: 1e-5, torch.
 class Defect(AssertionError):
     """A variant does not keep the contract: what was measured, and what is allowed."""
 
+    def __init__(self, problem: str, measured: float | None = None) -> None:
+        super().__init__(problem)
+        self.measured = measured
+
 
 class Unsupported(Exception):
     """A variant says that it cannot run a check's case here; the reasons are its own."""
@@ -91,7 +95,7 @@ def compare(what: str, got: Tensor, expected: Tensor, plain: Tensor, top: float 
     """Error of `got` over the largest value, held by the harness's rule to `plain`, the definition in that dtype."""
     error, allowed = error_rule.compare(got, expected, plain, dtype=got.dtype, largest=top)
     if not error <= allowed:  # NaN too
-        raise Defect(f"{what}: error {error:.2e} of the largest value, allowed {allowed:.2e}")
+        raise Defect(f"{what}: error {error:.2e} of the largest value, allowed {allowed:.2e}", error)
     return error
 
 
@@ -102,7 +106,7 @@ def close(what: str, got: Tensor, expected: Tensor) -> float:
     error = float((got.double() - expected.double()).abs().max())
     allowed = ROUNDING[got.dtype] * max(1.0, float(expected.abs().max()))
     if not error <= allowed:
-        raise Defect(f"{what}: changes by {error:.2e}, allowed {allowed:.2e}")
+        raise Defect(f"{what}: changes by {error:.2e}, allowed {allowed:.2e}", error)
     return error
 
 

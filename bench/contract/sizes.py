@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import replace
 from typing import Any
 
-from ...variants.api import Variant, VariantError
+from ...variants.api import Variant
 
 SMALL = {
     "window_size": 16,
@@ -47,15 +47,18 @@ def shrunk(cls: type[Variant], **given: Any) -> Variant:
     for _ in range(DOUBLINGS):
         try:
             return cls(**{**small, **given})
-        except VariantError:
+        except ValueError:  # VariantError, and what other people's __post_init__ raises
             small = {name: 2 * size for name, size in small.items()}
     return cls(**given)
 
 
 def sized(attn: Variant) -> Variant:
-    """A variant with its size parameters as growth is measured."""
+    """A variant with its size parameters as growth is measured; as it is, where it refuses those."""
     fields = {name: GROWTH_SIZES.get(name, GROWTH_SIZE) for name in SMALL if hasattr(attn, name)}
-    return replace(attn, **fields)  # type: ignore[type-var]
+    try:
+        return replace(attn, **fields)  # type: ignore[type-var]
+    except ValueError:  # VariantError, and what other people's __post_init__ raises
+        return attn
 
 
 def lengths(attn: Variant) -> list[int]:

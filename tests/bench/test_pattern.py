@@ -317,7 +317,7 @@ def test_a_card_without_a_pattern_says_why(cli: Callable[..., Any], monkeypatch:
     monkeypatch.setattr(type(attnbench.get("sliding_window")), "weights", broken)
     answer = cli("show", "sliding_window")
     assert answer.code == 0
-    assert "pattern     not drawn: no such thing here" in answer.out
+    assert "pattern     not drawn: sliding_window raises RuntimeError: no such thing here" in answer.out
     assert "on this CPU" in answer.out
 
 

@@ -169,6 +169,13 @@ class WorksMoreThanSaid(Sound):
         return n_k * self.window_size
 
 
+class CountsOneByOne(Sound):
+    """Right, but a loop: at the length where exponents are compared it would not end."""
+
+    def visible_pairs(self, n_q: int, n_k: int, causal: bool) -> int:
+        return sum(min(i + 1, n_k) for i in range(n_q))
+
+
 class DeclaresAnotherExponent(Sound):
     complexity = Complexity(time=1.5, memory=2, text="", state=0)
 
@@ -269,6 +276,7 @@ BUGS = {
     SumsInBfloat16: "forward in float32",
     ClaimsToBeLinear: "memory growth",
     WorksMoreThanSaid: "work growth",
+    CountsOneByOne: "declared time",
     DeclaresAnotherExponent: "declared time",
     ChangesWithItsBlocks: "tuning",
     CountsOnPositions: "permutation",

@@ -45,7 +45,10 @@ class Xformers(SoftmaxAttention):
         bias = _bias(fmha, q.shape[2], k.shape[2], causal)
         groups = q.shape[1] // k.shape[1]
         q, k, v = _layout(q, k.shape[1]), _layout(k, k.shape[1], groups), _layout(v, v.shape[1], groups)
-        out = fmha.memory_efficient_attention(q, k, v, attn_bias=bias, scale=scale)
+        try:
+            out = fmha.memory_efficient_attention(q, k, v, attn_bias=bias, scale=scale)
+        except NotImplementedError as error:
+            raise VariantError(f"{self.name} cannot run this: {' '.join(str(error).split())}") from None
         out = out.flatten(2, -2).transpose(1, 2)  # (B, N, H, Dv), or (B, N, Hkv, G, Dv), -> (B, H, N, Dv)
         return prepend_zeros(out, blind)
 

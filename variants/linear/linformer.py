@@ -90,5 +90,5 @@ def gaussian(k: int, n: int, seed: int, dtype: torch.dtype, device: torch.device
     Rounded to bfloat16 first, so that every dtype works with the very same matrix.
     """
     with torch.inference_mode(False), torch.no_grad():
-        e = torch.randn(k, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+        e = torch.randn(k, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu")
         return e.mul_(k**-0.5).bfloat16().to(device=device, dtype=dtype)

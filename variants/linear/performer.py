@@ -184,9 +184,9 @@ def projection(m: int, d: int, seed: int, dtype: torch.dtype, device: torch.devi
         generator = torch.Generator().manual_seed(seed)
         blocks = []
         for _ in range(-(-m // d)):
-            basis, r = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))
+            basis, r = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64, device="cpu"))
             blocks.append(basis.mT * r.diagonal().sign()[:, None])  # the signs make it uniform over rotations
-        norms = torch.randn(m, d, generator=generator, dtype=torch.float64).norm(dim=-1, keepdim=True)
+        norms = torch.randn(m, d, generator=generator, dtype=torch.float64, device="cpu").norm(dim=-1, keepdim=True)
         w: Tensor = torch.cat(blocks)[:m] * norms
         return w.to(device=device, dtype=dtype)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..api import Complexity, Extra, Identity, Supports, register
+from ..api import Complexity, Extra, Identity, Supports, positive, register
 from ..decay import decay_matrix, decayed_states
 from ..recurrence import Recurrent, fading
 
@@ -64,7 +64,7 @@ class SSD(Recurrent):
 
     @staticmethod
     def default_scale(q: Tensor, scale: float | None) -> float:
-        return 1.0 if scale is None else float(scale)
+        return 1.0 if scale is None else positive(scale)
 
     def step(
         self, state: Mapping[str, Tensor], q: Tensor, k: Tensor, v: Tensor, *, scale: float, dt: Tensor, A: Tensor

@@ -198,6 +198,12 @@ class _Layout:
 
 @functools.lru_cache(maxsize=16)
 def _layout(attn: BigBird, n: int, heads: int, device: torch.device) -> _Layout:
+    # kept for calls that train too, on the device of the inputs whatever the default device is
+    with torch.inference_mode(False), torch.device("cpu"):
+        return _make_layout(attn, n, heads, device)
+
+
+def _make_layout(attn: BigBird, n: int, heads: int, device: torch.device) -> _Layout:
     """The blocks that are not global, in two groups: those that see w + r + g whole blocks need no mask."""
     c = attn.block_size
     blocks = -(-n // c)

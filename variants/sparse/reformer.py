@@ -77,7 +77,7 @@ def one_direction(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tens
 def directions(rounds: int, dim: int, buckets: int, seed: int, device: torch.device) -> Tensor:
     """R of each round, Gaussian (rounds, D, b / 2) in float64, the same for all heads and on every device."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(rounds, dim, buckets // 2, generator=generator, dtype=torch.float64).to(device)
+    return torch.randn(rounds, dim, buckets // 2, generator=generator, dtype=torch.float64, device="cpu").to(device)
 
 
 @register(
@@ -196,7 +196,7 @@ class Reformer(Variant):
     ) -> tuple[Tensor, State]:
         """Causal attention over a prompt, and the tokens' shared vectors, values and buckets."""
         out = self(q, k, v, causal=True, scale=scale, **extras)
-        return out, State(q.shape[2], {"q": q, "v": v, "buckets": self.buckets(q)})
+        return out, State(q.shape[2], {"q": q.contiguous(), "v": v, "buckets": self.buckets(q)})
 
     def decode(
         self, q: Tensor, k: Tensor, v: Tensor, state: State, *, scale: float | None = None, **extras: Tensor
