@@ -134,7 +134,7 @@ def _smallest(check: Check, measured: float | None, problem: str) -> tuple[Check
     shape = check.shape
     if "growth" in check.name or check.name == "declared time" or shape.n_q != shape.n_k:
         return check, measured, problem
-    for n in (n for n in SMALLER if n < shape.n_q):
+    for n in (n for n in SMALLER if n <= shape.n_q):
         for bare in (replace(shape, n_q=n, n_k=n, batch=1, heads=1, kv_heads=1), replace(shape, n_q=n, n_k=n)):
             size, found, _ = _attempt(check.at(bare))
             if found:
