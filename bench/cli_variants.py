@@ -192,7 +192,8 @@ def _scaling(specs: list[str], as_json: bool) -> None:
         return
     short = " ".join(f"{n // 1024}k" for n in LENGTHS)
     click.echo(
-        f"exponents of N, counted and declared; MFLOP and peak MiB at {short}; sizes 128, one head of 64, float32"
+        f"Exponents of N, fitted over {short}: of work over the last four doublings, of memory beside a constant. "
+        "Sizes 128, one head of 64, float32. Work is declared by flops_needed at these lengths, and by the card in the end."
     )
     line = "{:<26} {:>6} {:>8} {:>10} {:>7} {:>8}   {}"
     click.echo(line.format("variant", "work", "declared", "in the end", "memory", "declared", "MFLOP; peak MiB"))

@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ...variants.api import Variant
-from .shapes import Defect, Extras, Inputs, Shape, close, compare, gradients, prepare
+from ...variants.api import Extra, Variant
+from .shapes import Defect, Extras, Inputs, Shape, close, compare, gradients, prepare, results
 
 # -- the implementation against its own definition ---------------------------------------------------------------
 
@@ -52,10 +52,7 @@ def check_untouched(attn: Variant, shape: Shape) -> float:
     q, k, v, extras = prepare(attn, shape)
     named = {"q": q, "k": k, "v": v, **extras}
     before = {name: x.clone() for name, x in named.items()}
-    with torch.no_grad():
-        attn(q, k, v, causal=shape.causal, **extras)
-    if not attn.reasons_against(replace(shape, mode="train")):
-        gradients(lambda *x, **e: attn(*x, causal=shape.causal, **e), (q, k, v), extras)
+    results(attn, shape, (q, k, v), extras)
     for name, x in named.items():
         if not torch.equal(x, before[name]):
             raise Defect(f"writes into its input {name}")
@@ -70,18 +67,9 @@ def check_strided(attn: Variant, shape: Shape) -> float:
         "(B, H, D, N) in memory": lambda x: x.mT.contiguous().mT,
         "every second row of a larger tensor": lambda x: x.repeat_interleave(2, dim=2)[:, :, ::2],
     }
-    train = not attn.reasons_against(replace(shape, mode="train"))
-
-    def results(inputs: Inputs) -> dict[str, Tensor]:
-        with torch.no_grad():
-            found = {"out": attn(*inputs, causal=shape.causal, **extras)}
-        if train:
-            found |= gradients(lambda *x, **e: attn(*x, causal=shape.causal, **e), inputs, extras)
-        return found
-
-    worst, plain = 0.0, results((q, k, v))
+    worst, plain = 0.0, results(attn, shape, (q, k, v), extras)
     for name, layout in layouts.items():
-        for what, got in results((layout(q), layout(k), layout(v))).items():
+        for what, got in results(attn, shape, (layout(q), layout(k), layout(v)), extras).items():
             worst = max(worst, close(f"{what} of inputs that are {name}", got, plain[what]))
     return worst
 
@@ -96,32 +84,30 @@ def check_hostile(attn: Variant, shape: Shape) -> float:
         "zeros": (tuple(torch.zeros_like(x) for x in (q, k, v)), extras),  # type: ignore[dict-item]
     }
     for e in attn.extras:
-        x, edges = extras[e.name], torch.tensor(e.extremes or (0.0,)).to(extras[e.name])
-        chosen = torch.randint(len(edges), x.shape, generator=torch.Generator().manual_seed(3)).to(x.device)
+        x = extras[e.name]
         for value in e.extremes:
             hostile[f"{e.name} = {value:g}"] = loud, {**extras, e.name: torch.full_like(x, value)}
         if e.extremes:
-            hostile[f"{e.name} of {e.extremes} at random"] = loud, {**extras, e.name: edges[chosen]}
+            hostile[f"{e.name} of {e.extremes} at random"] = loud, {**extras, e.name: _at_edges(e, x, seed=3)}
     for name, (inputs, more) in hostile.items():
-        with torch.no_grad():
-            if not attn(*inputs, causal=shape.causal, **more).isfinite().all():
-                raise Defect(f"gives NaN or infinity for {name}")
-        if not attn.reasons_against(replace(shape, mode="train")):
-            grads = gradients(lambda *x, **e: attn(*x, causal=shape.causal, **e), inputs, more)
-            bad = [label for label, grad in grads.items() if not grad.isfinite().all()]
-            if bad:
-                raise Defect(f"gives NaN or infinity in the gradients of {', '.join(bad)} for {name}")
+        bad = [what for what, x in results(attn, shape, inputs, more).items() if not x.isfinite().all()]
+        if "out" in bad:
+            raise Defect(f"gives NaN or infinity for {name}")
+        if bad:
+            raise Defect(f"gives NaN or infinity in the gradients of {', '.join(bad)} for {name}")
     return 0.0
+
+
+def _at_edges(extra: Extra, x: Tensor, seed: int) -> Tensor:
+    """An extra of x's shape, each entry one of the edges of its range."""
+    edges = torch.tensor(extra.extremes).to(x)
+    return edges[torch.randint(len(edges), x.shape, generator=torch.Generator().manual_seed(seed)).to(x.device)]
 
 
 def check_extremes(attn: Variant, shape: Shape) -> float:
     """With extras at random among the edges of their range, outputs and gradients still are the definition's."""
     q, k, v, extras = prepare(attn, shape)
-    for e in attn.extras:
-        if e.extremes:
-            x, edges = extras[e.name], torch.tensor(e.extremes).to(extras[e.name])
-            chosen = torch.randint(len(edges), x.shape, generator=torch.Generator().manual_seed(4)).to(x.device)
-            extras[e.name] = edges[chosen]
+    extras |= {e.name: _at_edges(e, extras[e.name], seed=4) for e in attn.extras if e.extremes}
     worst = check_forward(attn, shape, (q, k, v), extras)
     if attn.supports.backward:
         worst = max(worst, check_gradients(attn, shape, (q, k, v), extras))

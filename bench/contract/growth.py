@@ -51,7 +51,7 @@ def check_memory_growth(attn: Variant, shape: Shape) -> float:
         long = replace(shape, n_q=n, n_k=n, batch=1, heads=1, kv_heads=1)
         q, k, v, extras = prepare(attn, long)
 
-        used = allocated(functools.partial(_once, attn, shape, (q, k, v), extras))
+        used = allocated(functools.partial(once, attn, shape, (q, k, v), extras))
         peaks.append(used.peak)
     if declared < 2 and used.largest >= n * n:
         raise Defect(f"allocates one tensor of {used.largest} bytes at N = {n}: an entry for each of {n * n} pairs")
@@ -65,7 +65,8 @@ def check_memory_growth(attn: Variant, shape: Shape) -> float:
     return slope
 
 
-def _once(attn: Variant, shape: Shape, inputs: Inputs, extras: Extras) -> object:
+def once(attn: Variant, shape: Shape, inputs: Inputs, extras: Extras) -> object:
+    """One call, forward or, in the mode `train`, forward and backward."""
     if shape.mode == "train":
         return gradients(lambda *x, **e: attn(*x, causal=shape.causal, **e), inputs, extras)
     with torch.no_grad():
@@ -83,7 +84,7 @@ def check_work_growth(attn: Variant, shape: Shape) -> float:
     for n in growth_lengths(attn):
         long = replace(shape, n_q=n, n_k=n, batch=1, heads=1, kv_heads=1, mode="forward")
         q, k, v, extras = prepare(attn, long)
-        counts.append(count(functools.partial(_once, attn, long, (q, k, v), extras)))
+        counts.append(count(functools.partial(once, attn, long, (q, k, v), extras)))
         needed.append(attn.flops_needed(long))
     if not all(counts):
         raise Defect("says that torch's FLOP counter sees its work, but the counter sees none")

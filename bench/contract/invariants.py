@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from ...variants.api import Identity, Variant, get, make_extras, repeat_heads
-from .shapes import Defect, Extras, Shape, along, close, draw, gradients, prepare, replaced, rewrite
+from .shapes import Defect, Extras, Shape, along, close, draw, prepare, replaced, results, rewrite
 
 OTHER_SEED = 1
 """Of the extras that stand where something is changed: they must stay in their range, so they are drawn anew."""
@@ -88,18 +87,9 @@ def check_permutation(attn: Variant, shape: Shape) -> float:
 def check_tuning(attn: Variant, shape: Shape) -> float:
     """Parameters that are declared to change speed alone change neither outputs nor gradients."""
     q, k, v, extras = prepare(attn, shape)
-    train = not attn.reasons_against(replace(shape, mode="train"))
-
-    def results(variant: Variant) -> dict[str, Tensor]:
-        with torch.no_grad():
-            found = {"out": variant(q, k, v, causal=shape.causal, **extras)}
-        if train:
-            found |= gradients(lambda *x, **e: variant(*x, causal=shape.causal, **e), (q, k, v), extras)
-        return found
-
-    worst, expected = 0.0, results(attn)
+    worst, expected = 0.0, results(attn, shape, (q, k, v), extras)
     for changed in _tuned(attn):
-        for name, got in results(changed).items():
+        for name, got in results(changed, shape, (q, k, v), extras).items():
             worst = max(worst, close(f"{name} with {changed.spec}", got, expected[name]))
     return worst
 

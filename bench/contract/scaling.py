@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.optimize import nnls
-from torch import Tensor
 
 from ...variants.api import Variant
 from ..flops import count
-from .growth import allocated
-from .shapes import Extras, Shape, prepare
+from .growth import allocated, once
+from .shapes import Shape, prepare
 from .sizes import sized
 
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
@@ -59,19 +57,14 @@ def scaling(attn: Variant, lengths: Sequence[int] = LENGTHS) -> Scaling | list[s
         if reasons:
             return reasons
         q, k, v, extras = prepare(attn, shape)
-        call = functools.partial(_forward, attn, causal, (q, k, v), extras)
+        call = functools.partial(once, attn, shape, (q, k, v), extras)
         flops.append(count(call) if attn.counts_flops else 0)
-        needed.append(attn.flops_needed(replace(shape)))
+        needed.append(attn.flops_needed(shape))
         peaks.append(allocated(call).peak)
     return Scaling(
         attn.name, causal, tuple(flops) if all(flops) else None, tuple(needed), tuple(peaks),
         attn.complexity.time, attn.complexity.memory,
     )  # fmt: skip
-
-
-def _forward(attn: Variant, causal: bool, inputs: tuple[Tensor, Tensor, Tensor], extras: Extras) -> Tensor:
-    with torch.no_grad():
-        return attn(*inputs, causal=causal, **extras)
 
 
 def exponent(figures: Sequence[int]) -> float:

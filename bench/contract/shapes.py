@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -89,6 +90,16 @@ def gradients(call: Callable[..., Tensor], inputs: Inputs, extras: Extras) -> di
     mix = mix.to(device=out.device, dtype=out.dtype)
     grads = torch.autograd.grad(out, list(leaves.values()), mix, allow_unused=True, materialize_grads=True)
     return dict(zip(leaves, grads, strict=True))
+
+
+def results(attn: Variant, shape: Shape, inputs: Inputs, extras: Extras) -> dict[str, Tensor]:
+    """The output as `out`, and the gradients by name where the variant can be trained on this shape."""
+    call = functools.partial(attn, causal=shape.causal)
+    with torch.no_grad():
+        found = {"out": call(*inputs, **extras)}
+    if not attn.reasons_against(replace(shape, mode="train")):
+        found |= gradients(call, inputs, extras)
+    return found
 
 
 def compare(what: str, got: Tensor, expected: Tensor, plain: Tensor, top: float | None = None) -> float:

@@ -198,6 +198,7 @@ def test_reformer_survives_scores_that_no_exponential_reaches() -> None:
     same(attn(3e3 * q, k, v, causal=True), attn.definition(3e3 * q, k, v, causal=True), 1e-9)
 
 
+@pytest.mark.public
 def test_reformer_agrees_with_a_public_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
     """reformer-pytorch with the paper's flags and our directions, not causal: its causal chunks follow the future."""
     port = pytest.importorskip("reformer_pytorch.reformer_pytorch", exc_type=ImportError)

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..api import Supports, VariantError, register
+from ..api import Supports, register
 from ..fla import FlaDeltaRule, Result
 from .delta import Delta
 
@@ -49,8 +49,6 @@ class DeltaFla(FlaDeltaRule):
         return out, state
 
     def recurrent(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, state: Any, beta: Tensor) -> Result:
-        if scale <= 0:
-            raise VariantError(f"{self.name}: fla's kernel takes a scale above 0, not {scale:g}")
         run = self.kernel("fused_recurrent_delta_rule")
         k, both = self.norms(k)
         out, after = run(

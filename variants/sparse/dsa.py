@@ -64,12 +64,12 @@ def draw_queries(generator: torch.Generator, shape: tuple[int, ...], q: Tensor, 
     else:
         drawn = seen.new_zeros(shape).index_add_(1, torch.arange(heads) * indexers // heads, seen)
     size = drawn.square().mean(dim=-1, keepdim=True).sqrt()
-    return drawn + DRAWN_NOISE * size * torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+    return drawn + DRAWN_NOISE * size * torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def draw_strengths(generator: torch.Generator, shape: tuple[int, ...], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """About equal: the indexer heads speak for as many heads each."""
-    return 1 + 0.1 * torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+    return 1 + 0.1 * torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 @register(
