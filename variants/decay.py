@@ -80,40 +80,41 @@ class _LevelMatrix(torch.autograd.Function):
         return d_levels
 
 
-def decayed_states(writes: Tensor, decay: Tensor) -> Tensor:
-    """States at the borders of chunks, S_0 = 0 and S_{m+1} = decay_m S_m + writes_m: (B, H, n + 1, D, Dv).
+def decayed_states(writes: Tensor, decay: Tensor, start: Tensor | None = None) -> Tensor:
+    """States at the borders of chunks, S_0 = start or 0 and S_{m+1} = decay_m S_m + writes_m: (B, H, n + 1, D, Dv).
 
-    writes (B, H, n, D, Dv); decay, of the size that broadcasts to it, is the share in [0, 1] that a chunk leaves of the
-    state before it. One pass over the chunks, and one back.
+    writes (B, H, n, D, Dv), start (B, H, D, Dv); decay, of the size that broadcasts to writes, is the share in [0, 1]
+    that a chunk leaves of the state before it. One pass over the chunks, and one back.
     """
-    states: Tensor = _DecayedStates.apply(writes, decay)  # type: ignore[no-untyped-call]
+    states: Tensor = _DecayedStates.apply(writes, decay, start)  # type: ignore[no-untyped-call]
     return states
 
 
 class _DecayedStates(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, writes: Tensor, decay: Tensor) -> Tensor:
+    def forward(ctx: Any, writes: Tensor, decay: Tensor, start: Tensor | None) -> Tensor:
         b, h, n = writes.shape[:3]
         states = writes.new_empty(b, h, n + 1, *writes.shape[3:])
-        states[:, :, 0] = 0
+        states[:, :, 0] = 0 if start is None else start
         share = decay.expand(b, h, n, *decay.shape[3:]).unbind(2)
         at = states.unbind(2)
         for m, write in enumerate(writes.unbind(2)):
             torch.addcmul(write, at[m], share[m], out=at[m + 1])
-        ctx.save_for_backward(states, decay)
+        ctx.save_for_backward(states if ctx.needs_input_grad[1] else None, decay)
         return states
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         states, decay = ctx.saved_tensors
         b, h, n = grad.shape[0], grad.shape[1], grad.shape[2] - 1
-        d_writes = grad[:, :, 1:].clone()  # slot m: the gradient of state m + 1, which is that of write m
+        d_states = grad.clone()  # slot m: the gradient of state m, of which every later state is made
         share = decay.expand(b, h, n, *decay.shape[3:]).unbind(2)
-        at = d_writes.unbind(2)
-        for m in range(n - 1, 0, -1):
-            at[m - 1].addcmul_(at[m], share[m])
+        at = d_states.unbind(2)
+        for m in range(n - 1, -1, -1):
+            at[m].addcmul_(at[m + 1], share[m])
+        d_writes = d_states[:, :, 1:]
         d_decay = (d_writes * states[:, :, :-1]).sum_to_size(decay.shape) if ctx.needs_input_grad[1] else None
-        return d_writes, d_decay
+        return d_writes, d_decay, at[0] if ctx.needs_input_grad[2] else None
 
 
 class _DecayedScores(torch.autograd.Function):

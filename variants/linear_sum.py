@@ -3,6 +3,10 @@
 A method writes its features and, where there is a cheaper way, its scores inside a chunk. From them come the causal
 form (chunks of C: scores inside a chunk, a sum of phi(k) vᵀ for everything before it), the non-causal one, and a state
 of fixed size for decoding. The weights must not be negative: a row whose weights are all 0 gives zeros.
+
+Features and sums are kept in float32 (float64 for float64). Matrices are multiplied in bfloat16 where the inputs are
+bfloat16: its products are exact in float32, in which the hardware adds them up. Not so for float16, where features and
+sums of large inputs would overflow.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .api import CaseLike, State, Variant
 from .blocks import blind_rows, prepend_zeros, wide
+from .decay import decayed_states
 
 Sums = tuple[Tensor, Tensor]
 """Over some keys: the sum of phi(k) vᵀ (B, Hkv, F, Dv), and of phi(k) (B, Hkv, F)."""
@@ -29,7 +34,7 @@ class LinearSum(Variant):
     chunk_size: int
 
     def queries(self, q: Tensor, first: int, scale: float) -> Tensor:
-        """Features of queries at positions first, first + 1, …: (…, L, D), float32 or float64 -> (…, L, F)."""
+        """Features of queries at positions first, first + 1, …: (…, L, D) -> (…, L, F), in this dtype or a wider one."""
         raise TypeError(f"{type(self).__name__} must define `queries`")
 
     def keys(self, k: Tensor, first: int) -> Tensor:
@@ -48,14 +53,17 @@ class LinearSum(Variant):
         return None
 
     def inner(self, q: Tensor, k: Tensor, fq: Tensor, fk: Tensor, scale: float) -> Tensor:
-        """Scores inside a chunk (…, G·C, C), from the vectors (…, ·, D) or from their features (…, ·, F)."""
+        """Scores inside a chunk (…, G·C, C), from the vectors (…, ·, D) or from their features (…, ·, F).
+
+        Vectors and features are of `product_dtype`, and so are the scores.
+        """
         return fq @ fk.mT
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor:
         if causal:
             return self._causal(q, k, v, scale)[0]
         n_q, n_k = q.shape[2], k.shape[2]
-        x = q.to(wide(q.dtype)).unflatten(1, (k.shape[1], -1))  # (B, Hkv, G, Nq, D)
+        x = q.unflatten(1, (k.shape[1], -1))  # (B, Hkv, G, Nq, D)
         # positions end together, and none is negative
         sums = self._absorb_all(k, v, k.shape[2], max(0, n_q - n_k))
         run, out = self._runner(n_q, q.shape[3]), _Rows(n_q)
@@ -74,9 +82,9 @@ class LinearSum(Variant):
     ) -> tuple[Tensor, State]:
         """One token more is added to the sums, then they are read."""
         self.check(q, k, v, causal=True, extras={})
-        x, dtype = q.unflatten(1, (k.shape[1], -1)), wide(q.dtype)
-        mixed, total = self._absorb(k.to(dtype), v.to(dtype), state["mixed"], state["total"], state.seen)
-        out = self._read(x.to(dtype), mixed, total, state.seen, self.default_scale(q, scale))
+        mixed, total = self._absorb(k, v, state["mixed"], state["total"], state.seen)
+        x = q.unflatten(1, (k.shape[1], -1))
+        out = self._read(x, mixed, total, state.seen, self.default_scale(q, scale))
         return out.flatten(1, 2).to(q.dtype), State(state.seen + 1, {"mixed": mixed, "total": total})
 
     def flops_needed(self, case: CaseLike) -> int:
@@ -90,9 +98,9 @@ class LinearSum(Variant):
         blind = blind_rows(q.shape[2], k.shape[2])
         n = q.shape[2] - blind
         early = k.shape[2] - n  # keys before the first query that sees one
-        x = q[:, :, blind:].to(wide(q.dtype)).unflatten(1, (k.shape[1], -1))  # (B, Hkv, G, Nq, D)
+        x = q[:, :, blind:].unflatten(1, (k.shape[1], -1))  # (B, Hkv, G, Nq, D)
         sums = self._absorb_all(k, v, early, 0)
-        y, z = k[:, :, early:].to(x.dtype), v[:, :, early:].to(x.dtype)
+        y, z = k[:, :, early:], v[:, :, early:]
         run, out = self._runner(n, q.shape[3]), _Rows(n)
         for rows in self._spans(n, q.shape[3]):
             span = x[:, :, :, rows], y[:, :, rows], z[:, :, rows]
@@ -116,16 +124,20 @@ class LinearSum(Variant):
         def cut_rows(t: Tensor) -> Tensor:  # (B, Hkv, G, L, ·) -> (B, Hkv, n, G·C, ·)
             return cut(t).transpose(2, 3).flatten(3, 4)
 
-        fq, fk = self.queries(q, first, scale), self.keys(k, first)
-        fq, fk, values = cut_rows(fq), cut(fk), cut(v)
+        dtype = product_dtype(q.dtype)
+        fq = cut_rows(self.queries(q, first, scale).to(dtype))
+        fk, values = cut(self.keys(k, first).to(dtype)), cut(v.to(dtype))
         # Sums before each chunk. Shifted, not "running sum less own": that would let the future in by rounding.
-        mixed = torch.cat([mixed.unsqueeze(2), fk.mT @ values], dim=2).cumsum(dim=2)  # (B, Hkv, n + 1, F, Dv)
-        total = torch.cat([total.unsqueeze(2), fk.sum(dim=3)], dim=2).cumsum(dim=2)  # (B, Hkv, n + 1, F)
+        added = (fk.mT @ values).to(mixed.dtype)
+        mixed = decayed_states(added, added.new_ones(()).expand(1, 1, 1, 1, 1), mixed)  # (B, Hkv, n + 1, F, Dv)
+        total = torch.cat([total.unsqueeze(2), fk.sum(dim=3, dtype=total.dtype)], dim=2).cumsum(dim=2)
         future = torch.ones(c, c, dtype=torch.bool, device=q.device).triu_(1).repeat(g, 1)
-        inner = self.inner(cut_rows(q), cut(k), fq, fk, scale).masked_fill(future, 0.0)  # (B, Hkv, n, G·C, C)
+        inner = self.inner(cut_rows(q.to(dtype)), cut(k.to(dtype)), fq, fk, scale)  # (B, Hkv, n, G·C, C)
+        inner = inner.masked_fill(future, 0.0)
+        before, weight = mixed[:, :, :-1].to(dtype), total[:, :, :-1, :, None].to(dtype)
         out = divide(
-            inner @ values + fq @ mixed[:, :, :-1],
-            inner.sum(dim=-1, keepdim=True) + fq @ total[:, :, :-1].unsqueeze(-1),
+            (inner @ values + fq @ before).to(mixed.dtype),
+            inner.sum(dim=-1, keepdim=True, dtype=total.dtype) + fq @ weight,
         )
         out = out.unflatten(3, (g, c)).transpose(2, 3).flatten(3, 4)[:, :, :, :length]
         # copies of their own: views would keep the sums before every chunk alive
@@ -133,8 +145,9 @@ class LinearSum(Variant):
 
     def _absorb(self, k: Tensor, v: Tensor, mixed: Tensor, total: Tensor, first: int) -> Sums:
         """The sums, and those of more keys at positions first, first + 1, …"""
-        fk = self.keys(k, first)
-        return mixed + fk.mT @ v, total + fk.sum(dim=2)
+        dtype = product_dtype(k.dtype)
+        fk = self.keys(k, first).to(dtype)
+        return mixed + fk.mT @ v.to(dtype), total + fk.sum(dim=2, dtype=total.dtype)
 
     def _absorb_all(self, k: Tensor, v: Tensor, n: int, first: int) -> Sums:
         """The sums over the first n keys."""
@@ -145,15 +158,15 @@ class LinearSum(Variant):
         )
         run = self._runner(n, k.shape[3])
         for cols in self._spans(n, k.shape[3]):
-            rows = k[:, :, cols].to(dtype), v[:, :, cols].to(dtype)
-            sums = run(self._absorb, *rows, *sums, first + cols.start)
+            sums = run(self._absorb, k[:, :, cols], v[:, :, cols], *sums, first + cols.start)
         return sums
 
     def _read(self, q: Tensor, mixed: Tensor, total: Tensor, first: int, scale: float) -> Tensor:
         """What queries (B, Hkv, G, L, D) find in sums: (B, Hkv, G, L, Dv)."""
-        fq = self.queries(q, first, scale)
-        rows = fq.flatten(2, 3)
-        out: Tensor = divide(rows @ mixed, rows @ total.unsqueeze(-1)).unflatten(2, fq.shape[2:4])
+        dtype = product_dtype(q.dtype)
+        rows = self.queries(q, first, scale).to(dtype).flatten(2, 3)
+        found, weight = rows @ mixed.to(dtype), rows @ total.to(dtype).unsqueeze(-1)
+        out: Tensor = divide(found.to(mixed.dtype), weight.to(total.dtype)).unflatten(2, q.shape[2:4])
         return out
 
     def _spans(self, n: int, head_dim: int) -> Iterator[slice]:
@@ -187,6 +200,11 @@ class _Rows:
 
     def joined(self) -> Tensor:
         return self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts, dim=3)
+
+
+def product_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What matrices are multiplied in for inputs of a dtype; their sums over many tokens are kept in `wide`."""
+    return dtype if dtype == torch.bfloat16 else wide(dtype)
 
 
 def divide(num: Tensor, den: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..api import Complexity, Identity, Supports, register
+from ..blocks import wide
 from ..definitions import positions
 from ..linear_sum import LinearSum, divide
 
@@ -74,11 +75,12 @@ class Based(LinearSum):
 
     def queries(self, q: Tensor, first: int, scale: float) -> Tensor:
         """[1, x, x_a x_b for a <= b]: a product of two numbers stands for both of its places, a square for one."""
-        x = scale * q
+        x = scale * q.to(wide(q.dtype))
         return torch.cat([torch.ones_like(x[..., :1]), x, _products(x, 0.5)], dim=-1)
 
     def keys(self, k: Tensor, first: int) -> Tensor:
-        return torch.cat([torch.ones_like(k[..., :1]), k, _products(k, 1.0)], dim=-1)
+        x = k.to(wide(k.dtype))
+        return torch.cat([torch.ones_like(x[..., :1]), x, _products(x, 1.0)], dim=-1)
 
     def width(self, head_dim: int) -> int:
         return 1 + head_dim + head_dim * (head_dim + 1) // 2

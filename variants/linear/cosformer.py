@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..api import CaseLike, Complexity, Identity, State, Supports, VariantError, register
+from ..blocks import wide
 from ..definitions import positions
 from ..linear_sum import LinearSum, divide
 
@@ -80,6 +81,7 @@ class Cosformer(LinearSum):
         """Positions run from 0 to M - 1, angles over the first quarter: no feature is negative, no sum cancels."""
         at = torch.arange(first, first + x.shape[-2], dtype=torch.float64, device=x.device)
         angle = (math.pi / 2 / self.max_len * at).unsqueeze(-1)  # (L, 1)
+        x = x.to(wide(x.dtype))
         return torch.cat([x.relu() * angle.cos().to(x.dtype), x.relu() * angle.sin().to(x.dtype)], dim=-1)
 
     def decode(
