@@ -34,7 +34,7 @@ class LinearSum(Variant):
     chunk_size: int
 
     def queries(self, q: Tensor, first: int, scale: float) -> Tensor:
-        """Features of queries at positions first, first + 1, …: (…, L, D) -> (…, L, F), in this dtype or a wider one."""
+        """Features of queries at positions first, first + 1, …: (…, L, D) -> (…, L, F), as wide or wider."""
         raise TypeError(f"{type(self).__name__} must define `queries`")
 
     def keys(self, k: Tensor, first: int) -> Tensor:
@@ -66,7 +66,7 @@ class LinearSum(Variant):
         x = q.unflatten(1, (k.shape[1], -1))  # (B, Hkv, G, Nq, D)
         # positions end together, and none is negative
         sums = self._absorb_all(k, v, k.shape[2], max(0, n_q - n_k))
-        run, out = self._runner(n_q, q.shape[3]), _Rows(n_q)
+        run, out = self._runner(n_q, q.shape[3]), Rows(n_q)
         for rows in self._spans(n_q, q.shape[3]):
             out.put(rows, run(self._read, x[:, :, :, rows], *sums, max(0, n_k - n_q) + rows.start, scale))
         return out.joined().flatten(1, 2).to(q.dtype)
@@ -101,7 +101,7 @@ class LinearSum(Variant):
         x = q[:, :, blind:].unflatten(1, (k.shape[1], -1))  # (B, Hkv, G, Nq, D)
         sums = self._absorb_all(k, v, early, 0)
         y, z = k[:, :, early:], v[:, :, early:]
-        run, out = self._runner(n, q.shape[3]), _Rows(n)
+        run, out = self._runner(n, q.shape[3]), Rows(n)
         for rows in self._spans(n, q.shape[3]):
             span = x[:, :, :, rows], y[:, :, rows], z[:, :, rows]
             part, *after = run(self._chunks, *span, *sums, early + rows.start, scale)
@@ -183,7 +183,7 @@ class LinearSum(Variant):
         return functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
 
 
-class _Rows:
+class Rows:
     """Collects an output (B, Hkv, G, N, Dv) span by span: without gradients, in place."""
 
     def __init__(self, n: int) -> None:

@@ -130,7 +130,8 @@ class _Inverse(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (inverse,) = ctx.saved_tensors
-        return (inverse.mT @ grad @ inverse.mT).tril_(-1).neg_()
+        d_lower: Tensor = inverse.mT @ grad @ inverse.mT
+        return d_lower.tril_(-1).neg_()
 
 
 def unit_inverse(lower: Tensor) -> Tensor:
@@ -154,12 +155,14 @@ def unit_inverse(lower: Tensor) -> Tensor:
         whole = _on_diagonal(t, h)
         block(t, h).copy_((whole[:, 1::2] @ (block(a, h) @ whole[:, ::2])).neg_())
         h *= 2
-    return t[:, :c, :c].view(lower.shape) if size == c else t[:, :c, :c].reshape(lower.shape)
+    inverse: Tensor = t[:, :c, :c].reshape(lower.shape)
+    return inverse
 
 
 def _on_diagonal(a: Tensor, h: int) -> Tensor:
     """(X, C, C) -> (X, C / h, h, h): the blocks on the diagonal, a view."""
-    return a.unflatten(2, (-1, h)).unflatten(1, (-1, h)).diagonal(dim1=1, dim2=3).movedim(-1, 1)
+    blocks: Tensor = a.unflatten(2, (-1, h)).unflatten(1, (-1, h)).diagonal(dim1=1, dim2=3)
+    return blocks.movedim(-1, 1)
 
 
 class _Walk(torch.autograd.Function):

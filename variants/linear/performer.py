@@ -21,17 +21,36 @@ from torch import Tensor
 from ..api import CaseLike, Complexity, State, Supports, Variant, VariantError, register
 from ..blocks import blind_rows, prepend_zeros, wide
 from ..definitions import positions
+from ..linear_sum import Rows, divide, product_dtype
+
+WHOLE = 4
+"""Chunks taken at a time where there is no causal mask: then no C x C scores stand beside the features."""
 
 
 class Sums(NamedTuple):
-    """What is known of the keys so far: sums over j of exp(b_jf - top) v_j and of exp(b_jf - top)."""
+    """What is known of the keys so far."""
 
-    mixed: Tensor
-    """(B, Hkv, m, Dv)"""
-    total: Tensor
-    """(B, Hkv, m, 1)"""
+    known: Tensor
+    """(B, Hkv, m, Dv + 1): sums over j of exp(b_jf - top) v_j, and in the last column of exp(b_jf - top)."""
     top: Tensor
     """(B, Hkv, 1, 1): largest b so far, so that no exponential overflows."""
+
+
+class Keys(NamedTuple):
+    """Exponents of some keys' features, w·x - ‖x‖²/2, not yet subtracted."""
+
+    along: Tensor
+    """w·x (B, Hkv, C, m)"""
+    half: Tensor
+    """‖x‖²/2 (B, Hkv, C, 1)"""
+
+    def largest(self) -> Tensor:
+        """Each key's largest exponent, (B, Hkv, C, 1), a constant to gradients."""
+        return self.along.detach().amax(dim=-1, keepdim=True) - self.half.detach()
+
+    def features(self, top: Tensor) -> Tensor:
+        """exp(exponent - top), (B, Hkv, C, m)."""
+        return (self.along - (self.half + top)).exp()
 
 
 @register(
@@ -70,18 +89,20 @@ class Performer(Variant):
         if causal:
             i, j = positions(q, k, rows)
             scores = scores.masked_fill(j > i, 0.0)
-        return _divide(scores, scores.sum(dim=-1, keepdim=True))
+        return divide(scores, scores.sum(dim=-1, keepdim=True))
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor:
         if causal:
             return self._causal(q, k, v, scale)[0]
-        sums = self._absorb_all(self._nothing(k, v), k, v, scale)
-        parts = []
-        for rows in q.unflatten(1, (k.shape[1], -1)).split(self.chunk_size, dim=3):
-            fq = self._query_features(rows.flatten(2, 3), scale)
-            out = _divide(fq @ sums.mixed, fq @ sums.total)  # (B, Hkv, G·C, Dv)
-            parts.append(out.unflatten(2, rows.shape[2:4]))
-        return torch.cat(parts, dim=3).flatten(1, 2).to(q.dtype)
+        dtype = product_dtype(q.dtype)
+        known = self._absorb_all(self._nothing(k, v), k, v, scale).known.to(dtype)
+        x, joined, step = q.unflatten(1, (k.shape[1], -1)), Rows(q.shape[2]), WHOLE * self.chunk_size
+        for start in range(0, q.shape[2], step):
+            rows = slice(start, min(start + step, q.shape[2]))
+            found = self._query_features(x[:, :, :, rows].flatten(2, 3), scale).to(dtype) @ known
+            out = divide(found[..., :-1], found[..., -1:]).to(q.dtype)  # (B, Hkv, G·C, Dv)
+            joined.put(rows, out.unflatten(2, (x.shape[2], -1)))
+        return joined.joined().flatten(1, 2)
 
     def prefill(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> tuple[Tensor, State]:
         """As `forward`, and the sums: m (Dv + 1) numbers a head, and one."""
@@ -95,9 +116,10 @@ class Performer(Variant):
         """One token more is added to the sums, then they are read."""
         self.check(q, k, v, causal=True, extras={})
         scale = self.default_scale(q, scale)
-        sums = self._absorb(Sums(**state.tensors), self._key_exponents(k, scale), v)
+        sums = self._absorb(Sums(**state.tensors), self._keys(k, scale), v.to(wide(v.dtype)))
         fq = self._query_features(q.unflatten(1, (k.shape[1], -1)).flatten(2, 3), scale)  # (B, Hkv, G, m)
-        out = _divide(fq @ sums.mixed, fq @ sums.total).view(*q.shape[:3], v.shape[3])
+        found = fq @ sums.known
+        out = divide(found[..., :-1], found[..., -1:]).view(*q.shape[:3], v.shape[3])
         return out.to(q.dtype), State(state.seen + 1, sums._asdict())
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Sums]:
@@ -110,21 +132,21 @@ class Performer(Variant):
             rows = q[:, :, start : start + self.chunk_size].unflatten(1, (k.shape[1], -1))  # (B, Hkv, G, C, D)
             c = rows.shape[3]
             cols = slice(early + start, early + start + c)
-            b, vc = self._key_exponents(k[:, :, cols], scale), v[:, :, cols].to(wide(v.dtype))
+            keys, vc = self._keys(k[:, :, cols], scale), v[:, :, cols].to(wide(v.dtype))
             fq = self._query_features(rows.flatten(2, 3), scale)  # (B, Hkv, G·C, m)
 
             # Each key's own maximum is its log weight; what a row knows so far sets the row's stabiliser. Every
             # exponential is at most 1, and nothing of a later key enters. All of it cancels, so no gradient is lost.
-            own = b.detach().amax(dim=-1, keepdim=True)  # (B, Hkv, C, 1)
+            own = keys.largest()  # (B, Hkv, C, 1)
             top = torch.maximum(own.cummax(dim=2).values, sums.top)  # (B, Hkv, C, 1), per row
             future = torch.ones(c, c, dtype=torch.bool, device=q.device).triu_(1)
             shrink = (own.mT - top).masked_fill(future, float("-inf")).exp().unsqueeze(2)  # (B, Hkv, 1, C, C)
-            inner = (fq @ (b - own).exp().mT).unflatten(2, (-1, c)) * shrink  # (B, Hkv, G, C, C)
+            inner = (fq @ keys.features(own).mT).unflatten(2, (-1, c)) * shrink  # (B, Hkv, G, C, C)
             past = (sums.top - top).exp().unsqueeze(2)  # (B, Hkv, 1, C, 1)
-            mixed = inner @ vc.unsqueeze(2) + past * (fq @ sums.mixed).unflatten(2, (-1, c))
-            total = inner.sum(dim=-1, keepdim=True) + past * (fq @ sums.total).unflatten(2, (-1, c))
-            parts.append(_divide(mixed, total))
-            sums = self._absorb(sums, b, vc)
+            found = past * (fq @ sums.known).unflatten(2, (-1, c))  # (B, Hkv, G, C, Dv + 1)
+            mixed = found[..., :-1] + inner @ vc.unsqueeze(2)
+            parts.append(divide(mixed, found[..., -1:] + inner.sum(dim=-1, keepdim=True)))
+            sums = self._absorb(sums, keys, vc)
         out = torch.cat(parts, dim=3).flatten(1, 2).to(q.dtype)
         return prepend_zeros(out, blind), sums
 
@@ -132,43 +154,44 @@ class Performer(Variant):
         """The sums over no keys."""
         shape, dtype = (*k.shape[:2], self.num_features), wide(k.dtype)
         return Sums(
-            torch.zeros(*shape, v.shape[3], dtype=dtype, device=k.device),
-            torch.zeros(*shape, 1, dtype=dtype, device=k.device),
+            torch.zeros(*shape, v.shape[3] + 1, dtype=dtype, device=k.device),
             torch.full((*k.shape[:2], 1, 1), float("-inf"), dtype=dtype, device=k.device),
         )
 
     def _absorb_all(self, sums: Sums, k: Tensor, v: Tensor, scale: float) -> Sums:
-        for start in range(0, k.shape[2], self.chunk_size):
-            cols = slice(start, start + self.chunk_size)
-            sums = self._absorb(sums, self._key_exponents(k[:, :, cols], scale), v[:, :, cols])
+        step = WHOLE * self.chunk_size
+        for start in range(0, k.shape[2], step):
+            cols = slice(start, start + step)
+            sums = self._absorb(sums, self._keys(k[:, :, cols], scale), v[:, :, cols].to(product_dtype(v.dtype)))
         return sums
 
     @staticmethod
-    def _absorb(sums: Sums, b: Tensor, v: Tensor) -> Sums:
-        """Adds keys with exponents b (B, Hkv, C, m) and values v (B, Hkv, C, Dv)."""
-        top = torch.maximum(sums.top, b.detach().amax(dim=(-2, -1), keepdim=True))
-        fk, shrink = (b - top).exp(), (sums.top - top).exp()
-        return Sums(
-            sums.mixed * shrink + fk.mT @ v.to(fk.dtype),
-            sums.total * shrink + fk.sum(dim=2).unsqueeze(-1),
-            top,
-        )
+    def _absorb(sums: Sums, keys: Keys, v: Tensor) -> Sums:
+        """Adds keys, and their values v (B, Hkv, C, Dv), in whose dtype the two are multiplied."""
+        top = torch.maximum(sums.top, keys.largest().amax(dim=-2, keepdim=True))
+        fk, shrink = keys.features(top), (sums.top - top).exp()
+        more = torch.cat([fk.to(v.dtype).mT @ v, fk.sum(dim=2).unsqueeze(-1)], dim=-1)
+        return Sums(sums.known * shrink + more, top)
 
     def _query_features(self, q: Tensor, scale: float) -> Tensor:
-        """exp(a - max over the features of a), which is all that remains of phi(q) once rows are normalised."""
-        a = self._exponents(q.to(wide(q.dtype)), scale)
+        """exp(w·x - max of w·x over the features): all that remains of phi(q) once rows are normalised."""
+        a = q.to(wide(q.dtype)) @ self._directions(q, scale).mT
         return (a - a.detach().amax(dim=-1, keepdim=True)).exp()
 
-    def _key_exponents(self, k: Tensor, scale: float) -> Tensor:
-        return self._exponents(k.to(wide(k.dtype)), scale)
+    def _keys(self, k: Tensor, scale: float) -> Keys:
+        x = k.to(wide(k.dtype))
+        return Keys(x @ self._directions(k, scale).mT, x.square().sum(dim=-1, keepdim=True) * (scale / 2))
 
     def _exponents(self, x: Tensor, scale: float) -> Tensor:
         """w·x - ‖x‖²/2 of x · sqrt(scale), (…, D) -> (…, m)."""
+        w = self._directions(x, scale).to(x.dtype)
+        return x @ w.mT - x.square().sum(dim=-1, keepdim=True) * (scale / 2)
+
+    def _directions(self, x: Tensor, scale: float) -> Tensor:
+        """W · sqrt(scale), (m, D), in the dtype that sums are kept in."""
         if scale < 0:
             raise VariantError(f"{self.name}: scale must not be negative, its square root is taken; it is {scale}")
-        x = x * math.sqrt(scale)
-        w = projection(self.num_features, x.shape[-1], self.seed, x.dtype, x.device)
-        return x @ w.mT - x.square().sum(dim=-1, keepdim=True) / 2
+        return projection(self.num_features, x.shape[-1], self.seed, wide(x.dtype), x.device) * math.sqrt(scale)
 
     def flops_needed(self, case: CaseLike) -> int:
         """Features of every query and key, each key added to the sums, each query reading them and the normaliser."""
@@ -189,8 +212,3 @@ def projection(m: int, d: int, seed: int, dtype: torch.dtype, device: torch.devi
         norms = torch.randn(m, d, generator=generator, dtype=torch.float64, device="cpu").norm(dim=-1, keepdim=True)
         w: Tensor = torch.cat(blocks)[:m] * norms
         return w.to(device=device, dtype=dtype)
-
-
-def _divide(num: Tensor, den: Tensor) -> Tensor:
-    """num / den; the floor, far below any epsilon, only keeps a row whose features all underflowed at 0, not NaN."""
-    return num / den.clamp_min(torch.finfo(den.dtype).tiny)
