@@ -35,6 +35,7 @@ def set_up(state: State, case: Case, plugins: list[str], capture: str | None) ->
         load_plugin(Path(plugin))
     if case.device == "cpu":
         torch.set_num_threads(case.threads)
+        memory.keep_heap()
     torch.manual_seed(case.seed)
     attn = get(case.variant, **case.params)
     q, k, v = inputs.draw(case, capture)

@@ -54,6 +54,15 @@ class Public(Variant):
         return out if rows is None else out[:, :, rows]
 
 
+class InFloat32(Public):
+    """One that computes in float32 whatever it is given, so that it cannot be its own definition: ours is."""
+
+    like: ClassVar[str]
+
+    def definition(self, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+        return get(self.like).definition(q, k, v, **options)
+
+
 def public(name: str, needs: str, like: str, *, causal: bool, noncausal: bool) -> Callable[[type], type]:
     """Registers an implementation beside the variant of ours whose work it does."""
     ours = type(get(like))
@@ -380,7 +389,10 @@ class DeltaPlain(Public):
 
 @public("gated_delta_fla_plain", "fla", "gated_delta", causal=True, noncausal=False)
 @dataclass(frozen=True)
-class GatedDeltaPlain(Public):
+class GatedDeltaPlain(InFloat32):
+    """`naive_chunk_gated_delta_rule`; what it returns is float32 whatever it was given."""
+
+    like: ClassVar[str] = "gated_delta"
     chunk_size: int = 64
 
     def forward(
@@ -390,7 +402,8 @@ class GatedDeltaPlain(Public):
         q = nn.functional.normalize(q, dim=-1)
         q, k, v, g, b = tokens_first(q, k, v, log_decay, beta)
         naive = fla_plain("gated_delta_rule").naive_chunk_gated_delta_rule
-        return naive(q, k, v, g=g, beta=b, chunk_size=self.chunk_size, scale=scale)[0].transpose(1, 2)
+        out = naive(q, k, v, g=g, beta=b, chunk_size=self.chunk_size, scale=scale)[0]
+        return out.transpose(1, 2).to(q.dtype)
 
 
 @public("kda_fla_plain", "fla", "kda", causal=True, noncausal=False)
@@ -423,8 +436,10 @@ class GlaPlain(Public):
 
 @public("retention_fla_plain", "fla", "retention", causal=True, noncausal=False)
 @dataclass(frozen=True)
-class RetentionPlain(Public):
+class RetentionPlain(InFloat32):
     """`naive_retention`: every pair of tokens."""
+
+    like: ClassVar[str] = "retention"
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor:
         factor = scale * q.shape[3] ** 0.5

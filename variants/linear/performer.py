@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..api import CaseLike, Complexity, State, Supports, Variant, VariantError, register
@@ -48,9 +49,13 @@ class Keys(NamedTuple):
         """Each key's largest exponent, (B, Hkv, C, 1), a constant to gradients."""
         return self.along.detach().amax(dim=-1, keepdim=True) - self.half.detach()
 
-    def features(self, top: Tensor) -> Tensor:
-        """exp(exponent - top), (B, Hkv, C, m)."""
-        return (self.along - (self.half + top)).exp()
+    def features(self, top: Tensor, dtype: torch.dtype) -> Tensor:
+        """exp(exponent - top), (B, Hkv, C, m).
+
+        The difference is rounded to `dtype`, not its exponential: the same relative error where a feature counts, near
+        a difference of 0, and half the work.
+        """
+        return (self.along - (self.half + top)).to(dtype).exp()
 
 
 @register(
@@ -99,7 +104,7 @@ class Performer(Variant):
         x, joined, step = q.unflatten(1, (k.shape[1], -1)), Rows(q.shape[2]), WHOLE * self.chunk_size
         for start in range(0, q.shape[2], step):
             rows = slice(start, min(start + step, q.shape[2]))
-            found = self._query_features(x[:, :, :, rows].flatten(2, 3), scale).to(dtype) @ known
+            found = self._query_features(x[:, :, :, rows].flatten(2, 3), scale, dtype) @ known
             out = divide(found[..., :-1], found[..., -1:]).to(q.dtype)  # (B, Hkv, G·C, Dv)
             joined.put(rows, out.unflatten(2, (x.shape[2], -1)))
         return joined.joined().flatten(1, 2)
@@ -116,8 +121,10 @@ class Performer(Variant):
         """One token more is added to the sums, then they are read."""
         self.check(q, k, v, causal=True, extras={})
         scale = self.default_scale(q, scale)
-        sums = self._absorb(Sums(**state.tensors), self._keys(k, scale), v.to(wide(v.dtype)))
-        fq = self._query_features(q.unflatten(1, (k.shape[1], -1)).flatten(2, 3), scale)  # (B, Hkv, G, m)
+        sums = self._absorb(Sums(**state.tensors), self._keys(k, scale), with_ones(v, wide(v.dtype)))
+        fq = self._query_features(
+            q.unflatten(1, (k.shape[1], -1)).flatten(2, 3), scale, wide(q.dtype)
+        )  # (B, Hkv, G, m)
         found = fq @ sums.known
         out = divide(found[..., :-1], found[..., -1:]).view(*q.shape[:3], v.shape[3])
         return out.to(q.dtype), State(state.seen + 1, sums._asdict())
@@ -132,8 +139,8 @@ class Performer(Variant):
             rows = q[:, :, start : start + self.chunk_size].unflatten(1, (k.shape[1], -1))  # (B, Hkv, G, C, D)
             c = rows.shape[3]
             cols = slice(early + start, early + start + c)
-            keys, vc = self._keys(k[:, :, cols], scale), v[:, :, cols].to(wide(v.dtype))
-            fq = self._query_features(rows.flatten(2, 3), scale)  # (B, Hkv, G·C, m)
+            keys, vc = self._keys(k[:, :, cols], scale), with_ones(v[:, :, cols], wide(v.dtype))
+            fq = self._query_features(rows.flatten(2, 3), scale, wide(q.dtype))  # (B, Hkv, G·C, m)
 
             # Each key's own maximum is its log weight; what a row knows so far sets the row's stabiliser. Every
             # exponential is at most 1, and nothing of a later key enters. All of it cancels, so no gradient is lost.
@@ -141,11 +148,10 @@ class Performer(Variant):
             top = torch.maximum(own.cummax(dim=2).values, sums.top)  # (B, Hkv, C, 1), per row
             future = torch.ones(c, c, dtype=torch.bool, device=q.device).triu_(1)
             shrink = (own.mT - top).masked_fill(future, float("-inf")).exp().unsqueeze(2)  # (B, Hkv, 1, C, C)
-            inner = (fq @ keys.features(own).mT).unflatten(2, (-1, c)) * shrink  # (B, Hkv, G, C, C)
+            inner = (fq @ keys.features(own, fq.dtype).mT).unflatten(2, (-1, c)) * shrink  # (B, Hkv, G, C, C)
             past = (sums.top - top).exp().unsqueeze(2)  # (B, Hkv, 1, C, 1)
-            found = past * (fq @ sums.known).unflatten(2, (-1, c))  # (B, Hkv, G, C, Dv + 1)
-            mixed = found[..., :-1] + inner @ vc.unsqueeze(2)
-            parts.append(divide(mixed, found[..., -1:] + inner.sum(dim=-1, keepdim=True)))
+            found = past * (fq @ sums.known).unflatten(2, (-1, c)) + inner @ vc.unsqueeze(2)  # (B, Hkv, G, C, Dv + 1)
+            parts.append(divide(found[..., :-1], found[..., -1:]))
             sums = self._absorb(sums, keys, vc)
         out = torch.cat(parts, dim=3).flatten(1, 2).to(q.dtype)
         return prepend_zeros(out, blind), sums
@@ -162,21 +168,25 @@ class Performer(Variant):
         step = WHOLE * self.chunk_size
         for start in range(0, k.shape[2], step):
             cols = slice(start, start + step)
-            sums = self._absorb(sums, self._keys(k[:, :, cols], scale), v[:, :, cols].to(product_dtype(v.dtype)))
+            values = with_ones(v[:, :, cols], product_dtype(v.dtype))
+            sums = self._absorb(sums, self._keys(k[:, :, cols], scale), values)
         return sums
 
     @staticmethod
     def _absorb(sums: Sums, keys: Keys, v: Tensor) -> Sums:
-        """Adds keys, and their values v (B, Hkv, C, Dv), in whose dtype the two are multiplied."""
+        """Adds keys, and their values and ones v (B, Hkv, C, Dv + 1), in whose dtype the two are multiplied."""
         top = torch.maximum(sums.top, keys.largest().amax(dim=-2, keepdim=True))
-        fk, shrink = keys.features(top), (sums.top - top).exp()
-        more = torch.cat([fk.to(v.dtype).mT @ v, fk.sum(dim=2).unsqueeze(-1)], dim=-1)
-        return Sums(sums.known * shrink + more, top)
+        fk, shrink = keys.features(top, v.dtype), (sums.top - top).exp()
+        return Sums(sums.known * shrink + fk.mT @ v, top)
 
-    def _query_features(self, q: Tensor, scale: float) -> Tensor:
-        """exp(w·x - max of w·x over the features): all that remains of phi(q) once rows are normalised."""
-        a = q.to(wide(q.dtype)) @ self._directions(q, scale).mT
-        return (a - a.detach().amax(dim=-1, keepdim=True)).exp()
+    def _query_features(self, q: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+        """exp(w·x - max of w·x over the features): all that remains of phi(q) once rows are normalised.
+
+        Multiplied in `dtype`. What bfloat16 rounds off a query's exponents stays in its row; what it would round off
+        a key's, every row would find in the sums, so keys are multiplied in the dtype of the sums.
+        """
+        a = q.to(dtype) @ self._directions(q, scale).to(dtype).mT
+        return a.sub_(a.detach().amax(dim=-1, keepdim=True)).exp()
 
     def _keys(self, k: Tensor, scale: float) -> Keys:
         x = k.to(wide(k.dtype))
@@ -212,3 +222,8 @@ def projection(m: int, d: int, seed: int, dtype: torch.dtype, device: torch.devi
         norms = torch.randn(m, d, generator=generator, dtype=torch.float64, device="cpu").norm(dim=-1, keepdim=True)
         w: Tensor = torch.cat(blocks)[:m] * norms
         return w.to(device=device, dtype=dtype)
+
+
+def with_ones(v: Tensor, dtype: torch.dtype) -> Tensor:
+    """(…, Dv) -> (…, Dv + 1): a last column of ones, whose weighted sums are the normalisers."""
+    return F.pad(v.to(dtype), (0, 1), value=1.0)
