@@ -86,6 +86,11 @@ for command_about_variants in (list_command, show, check, new):
 @click.option("--seed", metavar="N", help="Seed of inputs.")
 @click.option("--time-budget", metavar="TIME", help="For the whole run, e.g. 120s or 5m: the rest is skipped.")
 @click.option("--case-time", metavar="TIME", help="For the samples of one case.")
+@click.option(
+    "--allocator",
+    type=click.Choice(["keep", "system"]),
+    help="Whether a process on a CPU keeps the memory that it frees, or returns it as the C library sees fit.",
+)
 @click.option("--timeout", metavar="TIME", help="For any one step of a case; beyond, it is killed and recorded so.")
 @plugin_option
 @click.option("--out", metavar="DIR", help="Folder of the results; runs/<date and time> by default.")

@@ -192,7 +192,7 @@ def _scaling(specs: list[str], as_json: bool) -> None:
         return
     short = " ".join(f"{n // 1024}k" for n in LENGTHS)
     click.echo(
-        f"Exponents of N, fitted over {short}: of work over the last four doublings, of memory beside a constant. "
+        f"Exponents of N, fitted over {short}: of work and of memory, each beside a constant. "
         "Sizes 128, one head of 64, float32. Work is declared by flops_needed at these lengths, by the card in the end."
     )
     line = "{:<26} {:>6} {:>8} {:>10} {:>7} {:>8}   {}"

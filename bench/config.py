@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -115,6 +115,9 @@ class Config(BaseModel):
     max_rounds: Size = 100
     timeout: Seconds = 300.0
     """Seconds for any one step of a case; a case that takes longer is killed and recorded as `timeout`."""
+    allocator: Literal["keep", "system"] = "keep"
+    """Whether a measured process on a CPU keeps the memory that it frees, as a caching allocator does, or gives it back
+    by the C library's rules and pays for fresh pages inside the measured call."""
     plugins: Annotated[list[str], BeforeValidator(_listed)] = []
 
     @model_validator(mode="after")

@@ -79,8 +79,20 @@ def trim_heap() -> None:
         trim(0)
 
 
+def resident() -> int:
+    """Bytes of this process that are in memory; 0 where the system does not say."""
+    try:
+        return _status("VmRSS:")
+    except (OSError, LookupError):
+        return 0
+
+
 def _high_water() -> int:
+    return _status("VmHWM:")
+
+
+def _status(field: str) -> int:
     for line in STATUS.read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(field):
             return int(line.split()[1]) * 1024
-    raise LookupError("no VmHWM")
+    raise LookupError(f"no {field}")

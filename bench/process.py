@@ -207,12 +207,18 @@ def _as_answer(error: BaseException) -> tuple[str, Any]:
 
 
 def _limit_memory() -> None:
-    free = _kib("/proc/meminfo", "MemAvailable:")
+    free = memory_available()
     mapped = _kib("/proc/self/status", "VmSize:")
     if free is not None and mapped is not None:
-        limit = int((mapped + free * MEMORY_SHARE) * 1024)
+        limit = int(mapped * 1024 + free * MEMORY_SHARE)
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def memory_available() -> int | None:
+    """Bytes that processes may still take without others being pushed out; None where the system does not say."""
+    free = _kib("/proc/meminfo", "MemAvailable:")
+    return None if free is None else free * 1024
 
 
 def _kib(path: str, field: str) -> int | None:

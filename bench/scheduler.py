@@ -2,15 +2,16 @@
 
 The variants of a group live side by side, each in a process of its own, and take turns: every round times each of them
 once, in a fresh random order, while nobody else runs. Drift of the machine then hits all alike, and ratios are paired
-by round.
+by round. A group that does not fit into memory side by side is measured in parts, its baseline in each of them.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -21,10 +22,14 @@ from . import worker
 from .case import Case, groups
 from .config import Config
 from .plan import Plan, Planned
-from .process import Child, Died, OutOfMemory, Raised, TookTooLong
+from .process import Child, Died, OutOfMemory, Raised, TookTooLong, memory_available
 from .roofline import share
 
 RAN_OUT = ("oom", "timeout")
+HELD_SHARE = 0.5
+"""Waiting variants keep the memory that they freed. Together they may hold this share of what was free before them."""
+LITTLE_SHARE = 0.02
+"""Where they hold more than this, one that runs out of memory beside them is tried again without them."""
 
 
 class Watcher(Protocol):
@@ -49,6 +54,12 @@ class Turn:
     sampling_s: float = 0.0
     interval: Interval | None = None
     stopped_by: str | None = None
+    held_bytes: int = 0
+    """Resident memory that its process keeps while it waits."""
+    part: int = 1
+    """In which part of its group it takes turns."""
+    recorded: bool = False
+    """It has its record, and takes turns as the baseline of another part."""
 
     @property
     def interrupted(self) -> bool:
@@ -99,35 +110,73 @@ class Scheduler:
         for planned in group:
             if planned.reasons:
                 self._finish([self._bare(planned, "unsupported", planned.reasons)])
-            elif why := self._skip(planned.case):
-                self._finish([self._bare(planned, "skipped", [why])])
             else:
                 able.append(planned)
-        turns: list[Turn] = []
         # what was measured before a resume did not take turns with these: no ratio may join them
         apart = any(
             p.case.case_id in self.finished and p.case.group_id == group[0].case.group_id for p in self.plan.cases
         )
+        waiting = sorted(able, key=lambda planned: planned.fields["kind"] != "exact")  # one of them is the baseline
+        baseline: Turn | None = None
+        turns: list[Turn] = []
+        part = 0
         try:
-            for planned in able:
-                if (turn := self._set_up(planned)) is not None:
-                    turns.append(turn)
-            turns = self._rounds(turns)
-            turns = [turn for turn in turns if self._weigh(turn)]
-            self._finish(self._measured(turns, apart))
+            while waiting:
+                part += 1
+                turns = [baseline] if baseline else []
+                waiting = self._admit(waiting, turns, part)
+                turns = self._rounds(turns)
+                measured = [turn for turn in turns if not turn.recorded and self._weigh(turn)]
+                if baseline is None and not apart:
+                    exact = [turn for turn in measured if turn.planned.fields["kind"] == "exact"]
+                    baseline = min(exact, key=lambda turn: turn.interval.value, default=None)  # type: ignore[union-attr]
+                beside = baseline if baseline in [*turns, *measured] else None
+                self._finish([self._record(turn.planned, **self._figures(turn, beside)) for turn in measured])
+                for turn in measured:
+                    if turn is not baseline:
+                        turn.child.close()
+                if waiting and beside is not None:
+                    self._ask(beside, worker.rest)
+                    baseline = replace(beside, samples=[], sampling_s=0.0, interval=None, recorded=True)
         finally:
-            for turn in turns:
+            for turn in [*turns, *([baseline] if baseline else [])]:
                 turn.child.close()
 
-    def _set_up(self, planned: Planned) -> Turn | None:
-        """Starts a case's process and checks it; a case that does not come through is saved, and None returned."""
+    def _admit(self, waiting: list[Planned], turns: list[Turn], part: int) -> list[Planned]:
+        """Sets up, beside `turns`, as many of those who wait as fit into memory; returns those who must wait on."""
+        free = memory_available() or math.inf
+        for index, planned in enumerate(waiting):
+            if why := self._skip(planned.case):
+                self._finish([self._bare(planned, "skipped", [why])])
+                continue
+            held = sum(turn.held_bytes for turn in turns)
+            others = any(not turn.recorded for turn in turns)
+            if others and held > HELD_SHARE * free:
+                return waiting[index:]
+            try:
+                turn = self._set_up(planned, part, may_wait=others and held > LITTLE_SHARE * free)
+            except OutOfMemory:
+                return waiting[index:]
+            if turn is not None:
+                turns.append(turn)
+        return []
+
+    def _set_up(self, planned: Planned, part: int, may_wait: bool) -> Turn | None:
+        """Starts a case's process and checks it; a case that does not come through is saved, and None returned.
+
+        Raises OutOfMemory for one that may wait until it is alone.
+        """
         case = planned.case
         self.watcher.step(f"checking {case.variant}")
-        turn = Turn(planned, datetime.now(UTC).isoformat(timespec="milliseconds"), Child(), {})
-        answer = self._ask(turn, worker.set_up, case, self.plugins, self.plan.capture_path(case))
+        turn = Turn(planned, datetime.now(UTC).isoformat(timespec="milliseconds"), Child(), {}, part=part)
+        keep = self.config.allocator == "keep"
+        answer = self._ask(
+            turn, worker.set_up, case, self.plugins, self.plan.capture_path(case), keep, may_wait=may_wait
+        )
         if answer is None:
             return None
         turn.fields = answer["fields"]
+        turn.held_bytes = answer["held_bytes"]
         if not answer["correct"]:
             turn.child.close()
             why = answer["problem"] or (
@@ -178,15 +227,20 @@ class Scheduler:
         if answer is None:
             return False
         turn.fields |= answer
-        turn.child.close()
         return True
 
-    def _ask(self, turn: Turn, function: Callable[..., Any], *args: Any) -> Any:
-        """An answer of the case's process. Where it has none, the case is saved with the reason, and None returned."""
+    def _ask(self, turn: Turn, function: Callable[..., Any], *args: Any, may_wait: bool = False) -> Any:
+        """An answer of the case's process. Where it has none, the case is saved with the reason, and None returned.
+
+        Raises OutOfMemory, with nothing saved, for a case that may wait.
+        """
         began = time.monotonic()
         try:
             return turn.child.call(function, *args, timeout_s=self.config.timeout)
         except OutOfMemory as error:
+            if may_wait:
+                turn.child.close()
+                raise
             status, why = "oom", str(error)
         except TookTooLong:
             status, why = "timeout", f"took longer than {self.config.timeout:g} s in {function.__name__}"
@@ -197,6 +251,8 @@ class Scheduler:
         finally:
             turn.wall_s += time.monotonic() - began
         turn.child.close()
+        if turn.recorded:
+            return None
         if status in RAN_OUT:
             self.ran_out.setdefault(turn.case.series(), (turn.case.n_k, status))
         self._finish([self._bare(turn.planned, status, [why], turn)])
@@ -234,12 +290,6 @@ class Scheduler:
             **{**planned.fields, **fields},
         )
 
-    def _measured(self, turns: list[Turn], apart: bool) -> list[Record]:
-        """The records of a group, with ratios to its fastest exact variant: none where it was measured in two parts."""
-        exact = [turn for turn in turns if turn.planned.fields["kind"] == "exact" and not apart]
-        baseline = min(exact, key=lambda turn: turn.interval.value, default=None)  # type: ignore[union-attr]
-        return [self._record(turn.planned, **self._figures(turn, baseline)) for turn in turns]
-
     def _figures(self, turn: Turn, baseline: Turn | None) -> dict[str, Any]:
         assert turn.interval is not None
         case, time_s = turn.case, turn.interval.value
@@ -265,6 +315,9 @@ class Scheduler:
             figures["ceiling_share"] = reached
         else:
             notes.append("no share of the ceiling: its `flops_needed` is more than this machine can do in its time")
+        if turn.part > 1:
+            beside = f"beside {baseline.case.variant} alone" if baseline is not None else "without a baseline"
+            notes.append(f"measured in part {turn.part} of its group, {beside}: all of it did not fit into memory")
         if baseline is not None:
             ratio = paired_ratio(turn.samples, baseline.samples)
             figures |= {

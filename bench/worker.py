@@ -26,16 +26,19 @@ State = dict[str, Any]
 NARROW = ("bfloat16", "float16")
 
 
-def set_up(state: State, case: Case, plugins: list[str], capture: str | None) -> dict[str, Any]:
+def set_up(state: State, case: Case, plugins: list[str], capture: str | None, keep: bool) -> dict[str, Any]:
     """Draws the inputs, checks the variant against its definition and, where it is correct, warms it up.
 
-    Returns record fields, `correct` and `problem`.
+    `keep`: memory that calls free stays with this process. Returns record fields, `correct`, `problem`, and
+    `held_bytes`, the resident memory that the process keeps from now on.
     """
+    before = memory.resident()
     for plugin in plugins:
         load_plugin(Path(plugin))
     if case.device == "cpu":
         torch.set_num_threads(case.threads)
-        memory.keep_heap()
+        if keep:
+            memory.keep_heap()
     torch.manual_seed(case.seed)
     attn = get(case.variant, **case.params)
     q, k, v = inputs.draw(case, capture)
@@ -54,7 +57,7 @@ def set_up(state: State, case: Case, plugins: list[str], capture: str | None) ->
             break
     fields = error.as_fields(verdict)
     if not verdict.correct:
-        return {"correct": False, "problem": verdict.problem, "fields": fields}
+        return {"correct": False, "problem": verdict.problem, "fields": fields, "held_bytes": 0}
     if attn.kind == "approximate":
         found = fidelity.fidelity(out, q, k, v, causal=case.causal, rows=rows.to(q.device))
         fields |= {
@@ -63,6 +66,7 @@ def set_up(state: State, case: Case, plugins: list[str], capture: str | None) ->
             "fidelity_error_uniform": found.error_uniform,
         }
     call = make_call(attn, case, q, k, v, extras)
+    memory.trim_heap()  # what the check has used is not what a call needs
     stopwatch = Stopwatch(call, case.device)
     fields["warmup_s"] = stopwatch.warm_up()
     if attn.compiles:
@@ -72,7 +76,12 @@ def set_up(state: State, case: Case, plugins: list[str], capture: str | None) ->
     if attn.supports.decode and case.causal and case.mode == "forward" and case.n_q == case.n_k:
         prefill = functools.partial(attn.prefill, q, k, v, **extras)
     state.update(stopwatch=stopwatch, call=call, case=case, attn=attn, prefill=prefill)
-    return {"correct": True, "problem": None, "fields": fields}
+    return {"correct": True, "problem": None, "fields": fields, "held_bytes": max(0, memory.resident() - before)}
+
+
+def rest(state: State) -> None:
+    """Gives back what is kept but not used: the next call pays for it."""
+    memory.trim_heap()
 
 
 def sample(state: State) -> float:

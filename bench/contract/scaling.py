@@ -16,8 +16,6 @@ from .shapes import Shape, prepare
 from .sizes import sized
 
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
-FITTED = 4
-"""The exponents are fitted to the last doublings: before them, what does not grow with N still weighs."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,12 @@ class Scaling:
 
     @property
     def time_exponent(self) -> float | None:
-        return exponent(self.flops) if self.flops else None
+        return exponent_beside_a_constant(self.flops) if self.flops else None
 
     @property
     def needed_exponent(self) -> float:
         """Of `flops_needed` at the same lengths: where a method mixes powers of N, what is due there."""
-        return exponent(self.flops_needed)
+        return exponent_beside_a_constant(self.flops_needed)
 
     @property
     def memory_exponent(self) -> float:
@@ -67,16 +65,11 @@ def scaling(attn: Variant, lengths: Sequence[int] = LENGTHS) -> Scaling | list[s
     )  # fmt: skip
 
 
-def exponent(figures: Sequence[int]) -> float:
-    """The slope of log figure over log N through the last `FITTED` doublings, by least squares."""
-    tail = np.log2(np.asarray(figures[-FITTED - 1 :], dtype=float))
-    return float(np.polyfit(np.arange(len(tail)), tail, 1)[0])
-
-
 def exponent_beside_a_constant(figures: Sequence[int]) -> float:
     """The p of a + b N^p, a and b not negative, through all figures, relative errors weighed alike.
 
-    Peak memory holds tiles of a fixed size, which would hide how the rest grows.
+    Peak memory holds tiles of a fixed size, and work the rows before a sparse form pays, which are as many at any
+    length: both would hide how the rest grows.
     """
     x, y = 2.0 ** np.arange(len(figures)), np.asarray(figures, dtype=float)
 
