@@ -2,7 +2,8 @@
 
 A method writes its features and, where there is a cheaper way, its scores inside a chunk. From them come the causal
 form (chunks of C: scores inside a chunk, a sum of phi(k) vᵀ for everything before it), the non-causal one, and a state
-of fixed size for decoding. The weights must not be negative: a row whose weights are all 0 gives zeros.
+of fixed size for decoding. Values carry a last 1, so that each sum over [v, 1] brings its normaliser along. The weights
+must not be negative: a row whose weights are all 0 gives zeros.
 
 Features and sums are kept in float32 (float64 for float64). Matrices are multiplied in bfloat16 where the inputs are
 bfloat16: its products are exact in float32, in which the hardware adds them up. Not so for float16, where features and
@@ -23,9 +24,6 @@ from torch.utils.checkpoint import checkpoint
 from .api import CaseLike, State, Variant
 from .blocks import blind_rows, prepend_zeros, wide
 from .decay import decayed_states
-
-Sums = tuple[Tensor, Tensor]
-"""Over some keys: the sum of phi(k) vᵀ (B, Hkv, F, Dv), and of phi(k) (B, Hkv, F)."""
 
 
 class LinearSum(Variant):
@@ -65,27 +63,26 @@ class LinearSum(Variant):
         n_q, n_k = q.shape[2], k.shape[2]
         x = q.unflatten(1, (k.shape[1], -1))  # (B, Hkv, G, Nq, D)
         # positions end together, and none is negative
-        sums = self._absorb_all(k, v, k.shape[2], max(0, n_q - n_k))
+        known = self._absorb_all(k, v, k.shape[2], max(0, n_q - n_k))
         run, out = self._runner(n_q, q.shape[3]), Rows(n_q)
         for rows in self._spans(n_q, q.shape[3]):
-            out.put(rows, run(self._read, x[:, :, :, rows], *sums, max(0, n_k - n_q) + rows.start, scale))
+            out.put(rows, run(self._read, x[:, :, :, rows], known, max(0, n_k - n_q) + rows.start, scale))
         return out.joined().flatten(1, 2).to(q.dtype)
 
     def prefill(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> tuple[Tensor, State]:
-        """As `forward`, and the sums of phi(k) vᵀ (B, Hkv, F, Dv) and of phi(k) (B, Hkv, F): of fixed size."""
+        """As `forward`, and the sum of phi(k) [v, 1]ᵀ (B, Hkv, F, Dv + 1): of fixed size."""
         self.check(q, k, v, causal=True, extras={})
-        out, (mixed, total) = self._causal(q, k, v, self.default_scale(q, scale))
-        return out, State(k.shape[2], {"mixed": mixed, "total": total})
+        out, known = self._causal(q, k, v, self.default_scale(q, scale))
+        return out, State(k.shape[2], {"known": known})
 
     def decode(
         self, q: Tensor, k: Tensor, v: Tensor, state: State, *, scale: float | None = None
     ) -> tuple[Tensor, State]:
-        """One token more is added to the sums, then they are read."""
+        """One token more is added to the sum, then it is read."""
         self.check(q, k, v, causal=True, extras={})
-        mixed, total = self._absorb(k, v, state["mixed"], state["total"], state.seen)
-        x = q.unflatten(1, (k.shape[1], -1))
-        out = self._read(x, mixed, total, state.seen, self.default_scale(q, scale))
-        return out.flatten(1, 2).to(q.dtype), State(state.seen + 1, {"mixed": mixed, "total": total})
+        known = self._absorb(k, v, state["known"], state.seen)
+        out = self._read(q.unflatten(1, (k.shape[1], -1)), known, state.seen, self.default_scale(q, scale))
+        return out.flatten(1, 2).to(q.dtype), State(state.seen + 1, {"known": known})
 
     def flops_needed(self, case: CaseLike) -> int:
         """The recurrence's products: each key adds phi(k) vᵀ to a sum, each query reads the sum and the normaliser."""
@@ -93,26 +90,25 @@ class LinearSum(Variant):
         queries, keys = case.batch * case.heads * case.n_q, case.batch * case.kv_heads * case.n_k
         return 2 * features * d * (keys + queries) + 2 * features * queries
 
-    def _causal(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Sums]:
-        """Output (B, H, Nq, Dv) and the sums after the last token."""
+    def _causal(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """Output (B, H, Nq, Dv) and the sum (B, Hkv, F, Dv + 1) after the last token."""
         blind = blind_rows(q.shape[2], k.shape[2])
         n = q.shape[2] - blind
         early = k.shape[2] - n  # keys before the first query that sees one
         x = q[:, :, blind:].unflatten(1, (k.shape[1], -1))  # (B, Hkv, G, Nq, D)
-        sums = self._absorb_all(k, v, early, 0)
+        known = self._absorb_all(k, v, early, 0)
         y, z = k[:, :, early:], v[:, :, early:]
         run, out = self._runner(n, q.shape[3]), Rows(n)
         for rows in self._spans(n, q.shape[3]):
             span = x[:, :, :, rows], y[:, :, rows], z[:, :, rows]
-            part, *after = run(self._chunks, *span, *sums, early + rows.start, scale)
-            sums = (after[0], after[1])
+            part, known = run(self._chunks, *span, known, early + rows.start, scale)
             out.put(rows, part)
-        return prepend_zeros(out.joined().flatten(1, 2).to(q.dtype), blind), sums
+        return prepend_zeros(out.joined().flatten(1, 2).to(q.dtype), blind), known
 
     def _chunks(
-        self, q: Tensor, k: Tensor, v: Tensor, mixed: Tensor, total: Tensor, first: int, scale: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """q (B, Hkv, G, L, D), k, v (B, Hkv, L, ·) and the sums before -> out (B, Hkv, G, L, Dv), the sums after."""
+        self, q: Tensor, k: Tensor, v: Tensor, known: Tensor, first: int, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """q (B, Hkv, G, L, D), k, v (B, Hkv, L, ·) and the sum before -> out (B, Hkv, G, L, Dv), the sum after."""
         g, length = q.shape[2:4]
         c = min(self.chunk_size, length)
         short = -length % c  # features of zero fill the last chunk: they add nothing, and their rows are cut off
@@ -126,48 +122,36 @@ class LinearSum(Variant):
 
         dtype = product_dtype(q.dtype)
         fq = cut_rows(self.queries(q, first, scale).to(dtype))
-        fk, values = cut(self.keys(k, first).to(dtype)), cut(v.to(dtype))
+        fk, values = cut(self.keys(k, first).to(dtype)), cut(with_ones(v, dtype))
         # Sums before each chunk. Shifted, not "running sum less own": that would let the future in by rounding.
-        added = (fk.mT @ values).to(mixed.dtype)
-        mixed = decayed_states(added, added.new_ones(()).expand(1, 1, 1, 1, 1), mixed)  # (B, Hkv, n + 1, F, Dv)
-        total = torch.cat([total.unsqueeze(2), fk.sum(dim=3, dtype=total.dtype)], dim=2).cumsum(dim=2)
+        added = (fk.mT @ values).to(known.dtype)
+        sums = decayed_states(added, added.new_ones(()).expand(1, 1, 1, 1, 1), known)  # (B, Hkv, n + 1, F, Dv + 1)
         future = torch.ones(c, c, dtype=torch.bool, device=q.device).triu_(1).repeat(g, 1)
         inner = self.inner(cut_rows(q.to(dtype)), cut(k.to(dtype)), fq, fk, scale)  # (B, Hkv, n, G·C, C)
-        inner = inner.masked_fill(future, 0.0)
-        before, weight = mixed[:, :, :-1].to(dtype), total[:, :, :-1, :, None].to(dtype)
-        out = divide(
-            (inner @ values + fq @ before).to(mixed.dtype),
-            inner.sum(dim=-1, keepdim=True, dtype=total.dtype) + fq @ weight,
-        )
-        out = out.unflatten(3, (g, c)).transpose(2, 3).flatten(3, 4)[:, :, :, :length]
-        # copies of their own: views would keep the sums before every chunk alive
-        return out, mixed[:, :, -1].clone(), total[:, :, -1].clone()
+        found = inner.masked_fill(future, 0.0) @ values + fq @ sums[:, :, :-1].to(dtype)
+        out = normalised(found.to(known.dtype)).unflatten(3, (g, c)).transpose(2, 3).flatten(3, 4)[:, :, :, :length]
+        # a copy of its own: a view would keep the sums before every chunk alive
+        return out, sums[:, :, -1].clone()
 
-    def _absorb(self, k: Tensor, v: Tensor, mixed: Tensor, total: Tensor, first: int) -> Sums:
-        """The sums, and those of more keys at positions first, first + 1, …"""
+    def _absorb(self, k: Tensor, v: Tensor, known: Tensor, first: int) -> Tensor:
+        """The sum, and that over more keys at positions first, first + 1, …"""
         dtype = product_dtype(k.dtype)
-        fk = self.keys(k, first).to(dtype)
-        return mixed + fk.mT @ v.to(dtype), total + fk.sum(dim=2, dtype=total.dtype)
+        return known + self.keys(k, first).to(dtype).mT @ with_ones(v, dtype)
 
-    def _absorb_all(self, k: Tensor, v: Tensor, n: int, first: int) -> Sums:
-        """The sums over the first n keys."""
-        dtype, features = wide(k.dtype), self.width(k.shape[3])
-        sums: Sums = (
-            torch.zeros(*k.shape[:2], features, v.shape[3], dtype=dtype, device=k.device),
-            torch.zeros(*k.shape[:2], features, dtype=dtype, device=k.device),
-        )
+    def _absorb_all(self, k: Tensor, v: Tensor, n: int, first: int) -> Tensor:
+        """The sum over the first n keys."""
+        shape = (*k.shape[:2], self.width(k.shape[3]), v.shape[3] + 1)
+        known = torch.zeros(shape, dtype=wide(k.dtype), device=k.device)
         run = self._runner(n, k.shape[3])
         for cols in self._spans(n, k.shape[3]):
-            sums = run(self._absorb, k[:, :, cols], v[:, :, cols], *sums, first + cols.start)
-        return sums
+            known = run(self._absorb, k[:, :, cols], v[:, :, cols], known, first + cols.start)
+        return known
 
-    def _read(self, q: Tensor, mixed: Tensor, total: Tensor, first: int, scale: float) -> Tensor:
-        """What queries (B, Hkv, G, L, D) find in sums: (B, Hkv, G, L, Dv)."""
+    def _read(self, q: Tensor, known: Tensor, first: int, scale: float) -> Tensor:
+        """What queries (B, Hkv, G, L, D) find in a sum: (B, Hkv, G, L, Dv)."""
         dtype = product_dtype(q.dtype)
         rows = self.queries(q, first, scale).to(dtype).flatten(2, 3)
-        found, weight = rows @ mixed.to(dtype), rows @ total.to(dtype).unsqueeze(-1)
-        out: Tensor = divide(found.to(mixed.dtype), weight.to(total.dtype)).unflatten(2, q.shape[2:4])
-        return out
+        return normalised((rows @ known.to(dtype)).to(known.dtype)).unflatten(2, q.shape[2:4])
 
     def _spans(self, n: int, head_dim: int) -> Iterator[slice]:
         """Whole chunks, as many as fit into a span."""
@@ -205,6 +189,16 @@ class Rows:
 def product_dtype(dtype: torch.dtype) -> torch.dtype:
     """What matrices are multiplied in for inputs of a dtype; their sums over many tokens are kept in `wide`."""
     return dtype if dtype == torch.bfloat16 else wide(dtype)
+
+
+def with_ones(v: Tensor, dtype: torch.dtype) -> Tensor:
+    """(…, Dv) -> (…, Dv + 1): a last column of ones, whose weighted sums are the normalisers."""
+    return F.pad(v.to(dtype), (0, 1), value=1.0)
+
+
+def normalised(found: Tensor) -> Tensor:
+    """(…, Dv + 1) -> (…, Dv): weighted sums of [v, 1], over those of the ones."""
+    return divide(found[..., :-1], found[..., -1:])
 
 
 def divide(num: Tensor, den: Tensor) -> Tensor:

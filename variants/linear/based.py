@@ -27,7 +27,7 @@ from ..definitions import positions
 from ..linear_sum import LinearSum, divide
 
 SPAN = 1 << 18
-"""Most features of a head that are held at a time: 1 MiB in float32, which a core's cache holds."""
+"""Most features of a head that are held at a time, where one chunk has no more: 1 MiB in float32, as caches hold."""
 
 
 @register(
@@ -58,9 +58,9 @@ SPAN = 1 << 18
 )
 @dataclass(frozen=True)
 class Based(LinearSum):
-    """Each product x_a x_b is stored once, d (d + 1) / 2 of d²; the features of a span of tokens at a time."""
+    """Of the d² products x_a x_b those on and above the diagonal, by tiles, for a span of tokens at a time."""
 
-    chunk_size: int = 128
+    chunk_size: int = 256
     """C: tokens of a chunk (causal form), whose scores among themselves are the polynomial of q·k, without features."""
 
     def __post_init__(self) -> None:
@@ -74,16 +74,14 @@ class Based(LinearSum):
         return divide(scores, scores.sum(dim=-1, keepdim=True))
 
     def queries(self, q: Tensor, first: int, scale: float) -> Tensor:
-        """[1, x, x_a x_b for a <= b]: a product of two numbers stands for both of its places, a square for one."""
-        x = scale * q.to(wide(q.dtype))
-        return torch.cat([torch.ones_like(x[..., :1]), x, _products(x, 0.5)], dim=-1)
+        """[1, x, x_a x_b by tiles]: a product beside the diagonal stands for both of its places, one on it for half."""
+        return features(scale * q, 0.5)
 
     def keys(self, k: Tensor, first: int) -> Tensor:
-        x = k.to(wide(k.dtype))
-        return torch.cat([torch.ones_like(x[..., :1]), x, _products(x, 1.0)], dim=-1)
+        return features(k, 1.0)
 
     def width(self, head_dim: int) -> int:
-        return 1 + head_dim + head_dim * (head_dim + 1) // 2
+        return 1 + head_dim + sum(tile.stop - tile.start for _, tile in _tiles(head_dim))
 
     def span(self, head_dim: int) -> int:
         return max(1, SPAN // self.width(head_dim))
@@ -92,47 +90,58 @@ class Based(LinearSum):
         return taylor(scale * q @ k.mT)
 
 
-class _Products(torch.autograd.Function):
-    """x (…, D) -> x_a x_b for a <= b (…, D (D + 1) / 2), squares times a factor. Row by row: no gather."""
+TILE = 8
+"""Products come by tiles of 8 x 8 that touch or pass the diagonal: few operations, and 11 % more products at d = 64."""
+
+
+def _tiles(d: int) -> Iterator[tuple[slice, slice]]:
+    """For rows a … a + 7 of the products x_a x_b: those rows, and where their products with b = a … d - 1 stand."""
+    end = 1 + d
+    for a in range(0, d, TILE):
+        rows = slice(a, min(a + TILE, d))
+        start, end = end, end + (rows.stop - a) * (d - a)
+        yield rows, slice(start, end)
+
+
+class _Features(torch.autograd.Function):
+    """x (…, L, D) -> [1, x, products] (…, L, F), those within the tiles on the diagonal times a factor.
+
+    Tokens stand side by side in memory, features one after the other: each product is one run over tokens.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, square: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, diagonal: float) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.square = square
-        d = x.shape[-1]
-        out = x.new_empty(*x.shape[:-1], d * (d + 1) // 2)
-        for a, row in enumerate(_rows(d)):
-            torch.mul(x[..., a : a + 1], x[..., a:], out=out[..., row])
-            if square != 1.0:
-                out[..., row.start].mul_(square)
-        return out
+        ctx.diagonal = diagonal
+        y, d = x.mT.contiguous(), x.shape[-1]
+        tiles = list(_tiles(d))
+        out = x.new_empty(*x.shape[:-2], tiles[-1][1].stop, x.shape[-2])
+        out[..., 0, :] = 1
+        out[..., 1 : 1 + d, :] = y
+        for rows, place in tiles:
+            tile = out[..., place, :].unflatten(-2, (-1, d - rows.start))
+            torch.mul(y[..., rows, None, :], y[..., None, rows.start :, :], out=tile)
+            if diagonal != 1.0:
+                tile[..., : rows.stop - rows.start, :].mul_(diagonal)
+        return out.mT
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        dx = torch.zeros_like(x)
-        for a, row in enumerate(_rows(x.shape[-1])):
-            g, own = grad[..., row], x[..., a]
-            dx[..., a] += ctx.square * g[..., 0] * own
-            if a + 1 < x.shape[-1]:
-                dx[..., a] += (g[..., 1:] * x[..., a + 1 :]).sum(dim=-1)
-            dx[..., a:].addcmul_(g, own.unsqueeze(-1))
-            if ctx.square != 1.0:
-                dx[..., a].addcmul_(g[..., 0], own, value=ctx.square - 1.0)
-        return dx, None
+        d = x.shape[-1]
+        y = x.mT.to(wide(x.dtype))  # every component's gradient is a sum over all others
+        dy = grad.mT[..., 1 : 1 + d, :].to(y.dtype, copy=True)
+        for rows, place in _tiles(d):
+            g = grad.mT[..., place, :].unflatten(-2, (-1, d - rows.start)).to(y.dtype, copy=True)
+            g[..., : rows.stop - rows.start, :] *= ctx.diagonal
+            dy[..., rows, :] += (g * y[..., None, rows.start :, :]).sum(dim=-2)
+            dy[..., rows.start :, :] += (g * y[..., rows, None, :]).sum(dim=-3)
+        return dy.mT.to(x.dtype), None
 
 
-def _rows(d: int) -> Iterator[slice]:
-    """Where the products x_a x_b, b = a … d - 1, stand, for each a."""
-    start = 0
-    for a in range(d):
-        yield slice(start, start + d - a)
-        start += d - a
-
-
-def _products(x: Tensor, square: float) -> Tensor:
-    out: Tensor = _Products.apply(x, square)  # type: ignore[no-untyped-call]
+def features(x: Tensor, diagonal: float) -> Tensor:
+    out: Tensor = _Features.apply(x, diagonal)  # type: ignore[no-untyped-call]
     return out
 
 

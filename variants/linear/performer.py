@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..api import CaseLike, Complexity, State, Supports, Variant, VariantError, register
 from ..blocks import blind_rows, prepend_zeros, wide
 from ..definitions import positions
-from ..linear_sum import Rows, divide, product_dtype
+from ..linear_sum import Rows, divide, normalised, product_dtype, with_ones
 
 WHOLE = 4
 """Chunks taken at a time where there is no causal mask: then no C x C scores stand beside the features."""
@@ -105,7 +104,7 @@ class Performer(Variant):
         for start in range(0, q.shape[2], step):
             rows = slice(start, min(start + step, q.shape[2]))
             found = self._query_features(x[:, :, :, rows].flatten(2, 3), scale, dtype) @ known
-            out = divide(found[..., :-1], found[..., -1:]).to(q.dtype)  # (B, Hkv, G·C, Dv)
+            out = normalised(found).to(q.dtype)  # (B, Hkv, G·C, Dv)
             joined.put(rows, out.unflatten(2, (x.shape[2], -1)))
         return joined.joined().flatten(1, 2)
 
@@ -126,7 +125,7 @@ class Performer(Variant):
             q.unflatten(1, (k.shape[1], -1)).flatten(2, 3), scale, wide(q.dtype)
         )  # (B, Hkv, G, m)
         found = fq @ sums.known
-        out = divide(found[..., :-1], found[..., -1:]).view(*q.shape[:3], v.shape[3])
+        out = normalised(found).view(*q.shape[:3], v.shape[3])
         return out.to(q.dtype), State(state.seen + 1, sums._asdict())
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Sums]:
@@ -151,7 +150,7 @@ class Performer(Variant):
             inner = (fq @ keys.features(own, fq.dtype).mT).unflatten(2, (-1, c)) * shrink  # (B, Hkv, G, C, C)
             past = (sums.top - top).exp().unsqueeze(2)  # (B, Hkv, 1, C, 1)
             found = past * (fq @ sums.known).unflatten(2, (-1, c)) + inner @ vc.unsqueeze(2)  # (B, Hkv, G, C, Dv + 1)
-            parts.append(divide(found[..., :-1], found[..., -1:]))
+            parts.append(normalised(found))
             sums = self._absorb(sums, keys, vc)
         out = torch.cat(parts, dim=3).flatten(1, 2).to(q.dtype)
         return prepend_zeros(out, blind), sums
@@ -222,8 +221,3 @@ def projection(m: int, d: int, seed: int, dtype: torch.dtype, device: torch.devi
         norms = torch.randn(m, d, generator=generator, dtype=torch.float64, device="cpu").norm(dim=-1, keepdim=True)
         w: Tensor = torch.cat(blocks)[:m] * norms
         return w.to(device=device, dtype=dtype)
-
-
-def with_ones(v: Tensor, dtype: torch.dtype) -> Tensor:
-    """(…, Dv) -> (…, Dv + 1): a last column of ones, whose weighted sums are the normalisers."""
-    return F.pad(v.to(dtype), (0, 1), value=1.0)
