@@ -151,7 +151,8 @@ class LinearSum(Variant):
         """What queries (B, Hkv, G, L, D) find in a sum: (B, Hkv, G, L, Dv)."""
         dtype = product_dtype(q.dtype)
         rows = self.queries(q, first, scale).to(dtype).flatten(2, 3)
-        return normalised((rows @ known.to(dtype)).to(known.dtype)).unflatten(2, q.shape[2:4])
+        out: Tensor = normalised((rows @ known.to(dtype)).to(known.dtype)).unflatten(2, q.shape[2:4])
+        return out
 
     def _spans(self, n: int, head_dim: int) -> Iterator[slice]:
         """Whole chunks, as many as fit into a span."""

@@ -81,7 +81,7 @@ class Based(LinearSum):
         return features(k, 1.0)
 
     def width(self, head_dim: int) -> int:
-        return 1 + head_dim + sum(tile.stop - tile.start for _, tile in _tiles(head_dim))
+        return max(int(place.stop) for _, place in _tiles(head_dim))
 
     def span(self, head_dim: int) -> int:
         return max(1, SPAN // self.width(head_dim))
