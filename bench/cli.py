@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
+from .cli_compare import compare
 from .cli_variants import check, list_command, new, show
 from .output import echo_json, json_option, plugin_option, whole_number
 
@@ -61,8 +62,8 @@ def main() -> None:
     """
 
 
-for command_about_variants in (list_command, show, check, new):
-    main.add_command(command_about_variants)
+for command in (list_command, show, check, new, compare):
+    main.add_command(command)
 
 
 # -- run --------------------------------------------------------------------------------------------------------

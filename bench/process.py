@@ -1,33 +1,34 @@
 """Isolated processes: forked from a server that has torch loaded already, so that a fresh one costs milliseconds.
 
-The main process never imports torch. A child answers requests over a pipe; whatever it prints goes to a file, and if it
-dies, that file's end says why. Children die with the server, and the server with the main process: none stays behind.
+The main process never imports torch. A child answers requests over a pipe; what it prints comes over another, and if it
+dies, the end of that says why. Children die with the server, and the server with the main process; what a child has
+started dies with it: nothing stays behind.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import math
 import multiprocessing
 import os
-import resource
 import signal
 import sys
-import tempfile
+import time
 import traceback
 import types
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
-from pathlib import Path
 from typing import Any
 
+from . import keeper
+from .limits import kernel_kills, limit_memory
+
 PRELOAD = "attnbench.bench.preload"
-PR_SET_PDEATHSIG = 1
-MEMORY_SHARE = 0.9
-"""A child may map this share of the memory that is free at its start: beyond, an allocation fails as an exception
-instead of waking the kernel's out-of-memory killer."""
 TAIL_CHARS = 600
+PIPE_BYTES = 1 << 16
+GRACE_S = 10.0
+"""A keeper ends at once, unless what it keeps waits for a device."""
 
 
 class Died(Exception):
@@ -59,34 +60,40 @@ class Child:
     """One isolated process that carries out functions, one at a time, keeping what it is told to keep between them.
 
     A function is named by module and name and called with the child's own dict first, so that nothing but plain data
-    crosses the pipe.
+    crosses the pipe. `process` is the keeper of that process: see `keeper`.
     """
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([PRELOAD])
-        handle, name = tempfile.mkstemp(prefix="attnbench-worker-", suffix=".log")
-        os.close(handle)
-        self.log = Path(name)
         self.connection, theirs = context.Pipe()
-        self.process: ForkServerProcess = context.Process(target=_serve, args=(theirs, name), daemon=True)
-        with _no_main_module(), _server_environment():
-            self.process.start()
-        theirs.close()
+        printed, out = context.Pipe(duplex=False)
+        os.set_blocking(printed.fileno(), False)
+        self.printed: Connection | None = printed
+        """What the child prints comes here and is forgotten but for its end, so that no print fills a disk."""
+        self.tail = b""
+        self.kills = kernel_kills()
+        self.process: ForkServerProcess = context.Process(target=_serve, args=(theirs, out), daemon=True)
+        try:
+            with _no_main_module(), _server_environment():
+                self.process.start()
+        finally:
+            theirs.close()
+            out.close()
 
     def call(self, function: Callable[..., Any], *args: Any, timeout_s: float | None = None) -> Any:
         """Runs `function(state, *args)` in the child and returns its result.
 
-        Raises Died, TookTooLong, OutOfMemory or Raised. After all but OutOfMemory and Raised, the child is gone.
+        Raises Died, TookTooLong, OutOfMemory or Raised. After Died and TookTooLong the child is gone.
         """
         try:
             self.connection.send((function.__module__, function.__qualname__, args))
-            if not self.connection.poll(timeout_s):
+            if not self._answers(timeout_s):
                 self.close()
                 raise TookTooLong
             kind, payload = self.connection.recv()
         except (EOFError, OSError):
-            raise Died(self._obituary()) from None
+            raise self._obituary() from None
         if kind == "result":
             return payload
         if kind == "oom":
@@ -94,26 +101,79 @@ class Child:
         raise Raised(*payload)
 
     def close(self) -> None:
-        """Ends the child, by force: it holds nothing worth a farewell."""
+        """Ends the child, by force, and all that it started: it holds nothing worth a farewell."""
         self.connection.close()
         if self.process.is_alive():
-            self.process.kill()
+            self.process.terminate()  # the keeper, which kills the worker and all beneath it
+            self.process.join(GRACE_S)
+            if self.process.is_alive():
+                self.process.kill()
         self.process.join()
-        with contextlib.suppress(OSError):
-            self.log.unlink()
+        if self.printed is not None:
+            self.printed.close()
+            self.printed = None
 
-    def _obituary(self) -> str:
-        self.process.join(timeout=10)
+    def _answers(self, timeout_s: float | None) -> bool:
+        """Waits for an answer, and reads meanwhile what is printed; False where none came in time."""
+        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left = None if timeout_s is None else max(0.0, end - time.monotonic())
+            awaited: list[Connection | int] = [self.connection, self.process.sentinel]
+            if self.printed is not None:
+                awaited.append(self.printed)
+            ready = wait(awaited, left)
+            self._read()
+            if self.connection in ready:
+                return True
+            if self.process.sentinel in ready:
+                raise EOFError
+            if time.monotonic() >= end:
+                return False
+
+    def _read(self, most: int = PIPE_BYTES) -> None:
+        """Takes what was printed, up to some bytes, and keeps its end."""
+        while self.printed is not None and most > 0:
+            try:
+                text = os.read(self.printed.fileno(), PIPE_BYTES)
+            except BlockingIOError:
+                return
+            if not text:
+                self.printed.close()
+                self.printed = None
+            self.tail = (self.tail + text)[-4 * TAIL_CHARS :]
+            most -= len(text)
+
+    def _obituary(self) -> Died | OutOfMemory:
+        """Why the child ended: what the kernel says, and the last that it printed."""
+        self.process.join(timeout=GRACE_S)
         code = self.process.exitcode
-        tail = self.log.read_text(errors="replace")[-TAIL_CHARS:].strip() if self.log.exists() else ""
-        if code is not None and code < 0:
-            why = f"killed by {signal.Signals(-code).name}"
-            if -code == signal.SIGKILL:
-                why += ", probably by the kernel for want of memory"
-        else:
-            why = f"ended with exit status {code}"
+        self._read(16 * PIPE_BYTES)
+        tail = self.tail.decode(errors="replace")[-TAIL_CHARS:].strip()
+        kills = kernel_kills()
         self.close()
-        return f"{why}; its last words: {tail}" if tail else why
+        if code == -signal.SIGKILL and kills is not None and self.kills is not None and kills > self.kills:
+            return OutOfMemory("killed by the kernel for want of memory")
+        by_signal = -code if code is not None and code < 0 else None
+        why = f"killed by {_signal_name(by_signal)}" if by_signal else f"ended with exit status {code}"
+        if code == -signal.SIGKILL:
+            why += (
+                ", probably by the kernel for want of memory"
+                if kills is None
+                else " from outside, probably by a person or a batch system: the kernel lacked no memory"
+            )
+        return Died(f"{why}; its last words: {tail}" if tail else why)
+
+
+def ready(state: dict[str, Any]) -> bool:
+    """An answer to this says that the child has started."""
+    return True
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def isolated(function: Callable[..., Any], *args: Any, timeout_s: float | None = None) -> Any:
@@ -159,17 +219,16 @@ def _server_environment() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _serve(connection: Connection, log: str) -> None:
+def _serve(connection: Connection, out: Connection) -> None:
     """The child's life: requests in, answers out, until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    target = os.open(log, os.O_WRONLY | os.O_APPEND)
-    os.dup2(target, 1)
-    os.dup2(target, 2)
+    keeper.split()
+    worker = os.getpid()
+    os.dup2(out.fileno(), 1)
+    os.dup2(out.fileno(), 2)
+    out.close()
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - lives as long as the process
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-    _limit_memory()
+    limit_memory()
     # locks that libraries make here (tqdm's, torch's compiler's) are then unlinked at once, and leak nothing at a kill
     multiprocessing.set_start_method("fork", force=True)
     state: dict[str, Any] = {}
@@ -185,6 +244,8 @@ def _serve(connection: Connection, log: str) -> None:
             )
         except BaseException as error:  # a variant may raise anything, SystemExit too: all of it is an answer
             answer = _as_answer(error)
+        if os.getpid() != worker:
+            os._exit(1)  # a variant forked, and its copy came back from the call too: one answer is enough
         try:
             connection.send(answer)
         except (BrokenPipeError, OSError):
@@ -204,26 +265,3 @@ def _as_answer(error: BaseException) -> tuple[str, Any]:
     refusal = isinstance(error, (VariantError, BenchError))
     trace = "".join(traceback.format_exception(error))
     return "raised", (type(error).__name__, text, trace[-4000:], refusal)
-
-
-def _limit_memory() -> None:
-    free = memory_available()
-    mapped = _kib("/proc/self/status", "VmSize:")
-    if free is not None and mapped is not None:
-        limit = int(mapped * 1024 + free * MEMORY_SHARE)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-
-def memory_available() -> int | None:
-    """Bytes that processes may still take without others being pushed out; None where the system does not say."""
-    free = _kib("/proc/meminfo", "MemAvailable:")
-    return None if free is None else free * 1024
-
-
-def _kib(path: str, field: str) -> int | None:
-    try:
-        lines = Path(path).read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) for line in lines if line.startswith(field)), None)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Collection
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -21,8 +22,10 @@ from ..results.statistics import Interval, median_interval, paired_ratio
 from . import worker
 from .case import Case, groups
 from .config import Config
+from .estimate import Series
+from .limits import memory_available
 from .plan import Plan, Planned
-from .process import Child, Died, OutOfMemory, Raised, TookTooLong, memory_available
+from .process import Child, Died, OutOfMemory, Raised, TookTooLong, ready
 from .roofline import share
 
 RAN_OUT = ("oom", "timeout")
@@ -30,6 +33,8 @@ HELD_SHARE = 0.5
 """Waiting variants keep the memory that they freed. Together they may hold this share of what was free before them."""
 LITTLE_SHARE = 0.02
 """Where they hold more than this, one that runs out of memory beside them is tried again without them."""
+STEPS = {"ready": "starting", "set_up": "checking", "sample": "sampling", "weigh": "weighing"}
+"""What run.json calls the steps of a case, where it says how much time went to each."""
 
 
 class Watcher(Protocol):
@@ -86,14 +91,22 @@ class Scheduler:
         save: Callable[[list[Record]], None],
         watcher: Watcher,
         deadline: float = float("inf"),
-        finished: Collection[str] = (),
+        finished: Iterable[Record] = (),
+        spent_s: defaultdict[str, float] | None = None,
     ) -> None:
         self.config, self.plan, self.machine = config, plan, machine
-        self.ceilings, self.save, self.watcher, self.finished = ceilings, save, watcher, finished
+        self.ceilings, self.save, self.watcher = ceilings, save, watcher
         self.planned = {planned.case.case_id: planned for planned in plan.cases}
         self.ran_out: dict[tuple[Any, ...], tuple[int, str]] = {}
+        self.series: dict[tuple[Any, ...], Series] = {}
         self.deadline = deadline  # by time.monotonic()
         self.plugins = list(config.plugins)
+        # seconds by what they went to: the steps of cases, and `measured`, those inside of timed calls
+        self.spent_s = defaultdict(float) if spent_s is None else spent_s
+        self.finished: dict[str, Record] = {}
+        for record in finished:
+            self.finished[record.case_id] = record
+            self._learn(record)
 
     def run(self) -> None:
         """Goes through all groups, short lengths first. Every case is saved as one record, whatever happens to it."""
@@ -114,7 +127,7 @@ class Scheduler:
                 able.append(planned)
         # what was measured before a resume did not take turns with these: no ratio may join them
         apart = any(
-            p.case.case_id in self.finished and p.case.group_id == group[0].case.group_id for p in self.plan.cases
+            record.status == "ok" and record.group_id == group[0].case.group_id for record in self.finished.values()
         )
         waiting = sorted(able, key=lambda planned: planned.fields["kind"] != "exact")  # one of them is the baseline
         baseline: Turn | None = None
@@ -146,7 +159,7 @@ class Scheduler:
         """Sets up, beside `turns`, as many of those who wait as fit into memory; returns those who must wait on."""
         free = memory_available() or math.inf
         for index, planned in enumerate(waiting):
-            if why := self._skip(planned.case):
+            if why := self._skip(planned.case, free):
                 self._finish([self._bare(planned, "skipped", [why])])
                 continue
             held = sum(turn.held_bytes for turn in turns)
@@ -168,11 +181,20 @@ class Scheduler:
         """
         case = planned.case
         self.watcher.step(f"checking {case.variant}")
+        began = time.monotonic()
         turn = Turn(planned, datetime.now(UTC).isoformat(timespec="milliseconds"), Child(), {}, part=part)
+        turn.wall_s = time.monotonic() - began
+        self.spent_s["starting"] += turn.wall_s
         keep = self.config.allocator == "keep"
-        answer = self._ask(
-            turn, worker.set_up, case, self.plugins, self.plan.capture_path(case), keep, may_wait=may_wait
-        )
+        try:
+            if self._ask(turn, ready) is None:
+                return None
+            answer = self._ask(
+                turn, worker.set_up, case, self.plugins, self.plan.capture_path(case), keep, may_wait=may_wait
+            )
+        except BaseException:  # Ctrl-C, a full disk: `turns` does not hold it yet, so nobody else would end it
+            turn.child.close()
+            raise
         if answer is None:
             return None
         turn.fields = answer["fields"]
@@ -202,6 +224,7 @@ class Scheduler:
                     continue
                 turn.samples.append(seconds)
                 turn.sampling_s += turn.wall_s - before
+                self.spent_s["measured"] += seconds * turn.fields["calls_per_sample"]
             if done < self.config.min_rounds:
                 continue
             for turn in list(active):
@@ -249,22 +272,34 @@ class Scheduler:
         except Raised as error:
             status, why = "crashed", str(error)
         finally:
-            turn.wall_s += time.monotonic() - began
+            took = time.monotonic() - began
+            turn.wall_s += took
+            self.spent_s[STEPS.get(function.__name__, function.__name__)] += took
         turn.child.close()
         if turn.recorded:
             return None
-        if status in RAN_OUT:
-            self.ran_out.setdefault(turn.case.series(), (turn.case.n_k, status))
         self._finish([self._bare(turn.planned, status, [why], turn)])
         return None
 
-    def _skip(self, case: Case) -> str | None:
+    def _learn(self, record: Record) -> None:
+        """What a record says of longer cases of its series."""
+        planned = self.planned.get(record.case_id)
+        if planned is None:
+            return  # of a variant that is no longer what it was when the run began
+        series = planned.case.series()
+        if record.status in RAN_OUT and record.n_k < self.ran_out.get(series, (math.inf, ""))[0]:
+            self.ran_out[series] = record.n_k, record.status
+        if record.status == "ok":
+            self.series.setdefault(_shape(planned.case), Series()).learn(record)
+
+    def _skip(self, case: Case, free: float) -> str | None:
         if time.monotonic() > self.deadline:
             return f"the time budget of {self.config.time_budget:g} s was used up"
         ran_out = self.ran_out.get(case.series())
         if ran_out is not None and case.n_k > ran_out[0]:
             return f"ended as {ran_out[1]} at length {ran_out[0]} already"
-        return None
+        series = self.series.get(_shape(case))
+        return series.why_not(case, free, self.config.timeout) if series else None
 
     # -- records ------------------------------------------------------------------------------------------------
 
@@ -272,6 +307,7 @@ class Scheduler:
         if records:
             self.save(records)
         for record in records:
+            self._learn(record)
             self.watcher.done(record)
 
     def _bare(self, planned: Planned, status: str, reasons: list[str], turn: Turn | None = None) -> Record:
@@ -327,3 +363,8 @@ class Scheduler:
                 "ratio_high": ratio.high,
             }
         return figures
+
+
+def _shape(case: Case) -> tuple[Any, ...]:
+    """The series whose time and memory follow one curve: square, or with the same number of queries."""
+    return (*case.series(), "square" if case.n_q == case.n_k else case.n_q)

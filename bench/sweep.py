@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..results.errors import ResultsError
 from ..results.record import Record
 from ..results.run import Ceilings, Run
 from ..results.store import ResultsWarning, RunFolder
 from . import environment, roofline
 from .case import Case
 from .config import Config, build, from_dict, validated
-from .errors import ConfigError
+from .errors import BenchError, ConfigError
 from .plan import Plan, Source, ask, make_plan
 from .progress import Quiet, Watching
+from .resumed import what_changed
 from .scheduler import Scheduler
 
 INPUTS = "inputs"
@@ -73,11 +78,11 @@ def run(
 
 def execute(config: Config, out: str | Path | None, *, command: str, watching: Watching) -> Done:
     """Carries out a configuration in a new folder. Raises ValueError for a wrong request, Interrupted at Ctrl-C."""
-    deadline = _deadline(config)
+    began, deadline = time.monotonic(), _deadline(config)
     config = config.model_copy(update={"plugins": [os.path.abspath(plugin) for plugin in config.plugins]})
-    path = Path(out) if out is not None else Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = Path(out) if out is not None else _new_folder()
     RunFolder(path).refuse_used()
-    with tempfile.TemporaryDirectory(prefix="attnbench-") as scratch, watching.planning():
+    with _room(), tempfile.TemporaryDirectory(prefix="attnbench-") as scratch, watching.planning():
         # captured into a scratch folder first: a request that fails must leave nothing behind
         plan = make_plan(config, Path(scratch))
         machine = environment.machine()
@@ -89,33 +94,34 @@ def execute(config: Config, out: str | Path | None, *, command: str, watching: W
             started_at=_now(),
             cases=len(plan.cases),
             machine=machine,
+            inputs={name: _origin(source) for name, source in plan.sources.items()},
             notes=plan.notes,
         )
         folder = RunFolder.create(path, run)
-        plan = replace(plan, sources={name: _settle(source, path) for name, source in plan.sources.items()})
-        run = run.model_copy(update={"inputs": {name: _origin(source) for name, source in plan.sources.items()}})
-        folder.write_run(run)
-    return _measure(config, plan, folder, run, [], deadline, watching)
+        with _letting_go(folder):
+            plan = replace(plan, sources={name: _settle(source, path) for name, source in plan.sources.items()})
+    return _measure(config, plan, folder, run, [], began, deadline, watching)
 
 
 def resume(out: str | Path, *, watching: Watching) -> Done:
     """Goes on with a run that was stopped or killed: measures the cases that have no record yet."""
+    began = time.monotonic()
     folder, run = RunFolder.reopen(out)
-    config = validated(run.config, f"{out}/run.json")
-    deadline = _deadline(config)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResultsWarning)  # a torn line is a case without a record: it is measured again
-        records = list(folder.records())
-    with watching.planning():
-        files = {name: str(origin["file"]) for name, origin in run.inputs.items() if origin.get("file")}
-        plan = make_plan(config, Path(out) / INPUTS, files)
-    notes = list(run.notes)
-    machine = environment.machine()
-    if machine.fingerprint != run.machine.fingerprint:
-        notes.append(f"resumed on another machine or with other versions: {machine.cpu}, {machine.libraries}")
-        run = run.model_copy(update={"ceilings": [], "machine": machine})
-    run = run.model_copy(update={"notes": notes, "finished_at": None})
-    return _measure(config, plan, folder, run, records, deadline, watching)
+    with _letting_go(folder):
+        config = validated(run.config, f"{out}/run.json")
+        deadline = _deadline(config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResultsWarning)  # of a torn line: its case is measured again
+            records = list(folder.records())
+        with _room(), watching.planning():
+            files = {name: str(origin["file"]) for name, origin in run.inputs.items() if origin.get("file")}
+            plan = make_plan(config, Path(out) / INPUTS, files)
+        machine = environment.machine()
+        notes = what_changed(run, machine, config, plan, records)
+        if machine.fingerprint != run.machine.fingerprint:
+            run = run.model_copy(update={"ceilings": [], "machine": machine})
+        run = run.model_copy(update={"notes": list(dict.fromkeys([*run.notes, *notes])), "finished_at": None})
+    return _measure(config, plan, folder, run, records, began, deadline, watching)
 
 
 def _measure(
@@ -124,22 +130,31 @@ def _measure(
     folder: RunFolder,
     run: Run,
     records: list[Record],
+    began: float,
     deadline: float,
     watching: Watching,
 ) -> Done:
     """Ceilings, then every case without a record; run.json is signed off at the end."""
     records = list(records)
+    spent = defaultdict(float, run.spent_s)
+    spent["planning"] += time.monotonic() - began
 
     def save(new: list[Record]) -> None:
         folder.append(new)
         records.extend(new)
 
-    with watching.measuring(plan, len(records)) as watcher:
+    def accounted(end: str | None) -> Run:
+        spent["total"] = run.spent_s.get("total", 0.0) + time.monotonic() - began
+        return run.model_copy(update={"spent_s": {what: round(s, 3) for what, s in spent.items()}, "finished_at": end})
+
+    with watching.measuring(plan, len(records)) as watcher, _room():
         try:
+            start = time.monotonic()
             table = _ceilings(plan, run.ceilings, watcher.step)
+            spent["ceilings"] += time.monotonic() - start
             run = run.model_copy(update={"ceilings": list(table.values())})
             folder.write_run(run)
-            Scheduler(
+            scheduler = Scheduler(
                 config,
                 plan,
                 machine=run.machine.fingerprint,
@@ -147,10 +162,14 @@ def _measure(
                 save=save,
                 watcher=watcher,
                 deadline=deadline,
-                finished={record.case_id for record in records},
-            ).run()
-            folder.write_run(run.model_copy(update={"finished_at": _now()}))
+                finished=records,
+                spent_s=spent,
+            )
+            scheduler.run()
+            folder.write_run(accounted(_now()))
         except KeyboardInterrupt:
+            with contextlib.suppress(ResultsError):
+                folder.write_run(accounted(None))
             raise Interrupted(folder.path, len(records), len(plan.cases)) from None
         finally:
             folder.close()
@@ -183,7 +202,9 @@ def _settle(source: Source, path: Path) -> Source:
     home = path / INPUTS
     home.mkdir(exist_ok=True)
     target = home / Path(source.path).name
-    shutil.move(source.path, target)
+    draft = target.with_name(f".{target.name}.tmp")
+    shutil.move(source.path, draft)  # across file systems that is a copy, which a kill can cut
+    os.replace(draft, target)
     return replace(source, path=str(target))
 
 
@@ -193,6 +214,35 @@ def _origin(source: Source) -> dict[str, Any]:
         return {"why_not": source.why_not}
     origin = {key: value for key, value in asdict(source.info).items() if key != "tokens"}
     return {**origin, "file": None if source.ours else str(Path(source.path or "").resolve())}
+
+
+@contextlib.contextmanager
+def _letting_go(folder: RunFolder) -> Iterator[None]:
+    """Whoever is refused while a folder is claimed may try again."""
+    try:
+        yield
+    except BaseException:
+        folder.close()
+        raise
+
+
+def _new_folder() -> Path:
+    """runs/<date and time>, with a number where that is taken: in the same second, or before a clock fell back."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    names = (stamp, *(f"{stamp}-{number}" for number in range(2, 100)))
+    return next((path for name in names if not (path := Path("runs") / name).exists()), Path("runs") / stamp)
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[None]:
+    """Turns a full disk into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or tempfile.gettempdir()
+        raise BenchError(f"cannot write to {where}: {error.strerror}; make room there and try again") from None
 
 
 def _now() -> str:

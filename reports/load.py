@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..results.benchmark_file import opened
 from ..results.record import Record
 from ..results.run import Run
-from ..results.store import ResultsWarning, RunFolder
+from ..results.store import ResultsWarning
 from .errors import ReportsError
 from .words import count, plural
 
@@ -58,7 +59,7 @@ def load_runs(paths: Sequence[str | Path]) -> list[LoadedRun]:
 
 
 def _load(number: int, path: Path) -> LoadedRun:
-    folder = RunFolder(path)
+    folder = opened(path)
     run = folder.run()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -59,3 +59,7 @@ class Run(BaseModel):
     """For each named input, where it came from: model, text, hashes, lengths reached."""
     notes: list[str] = []
     """What a reader of the whole run must know, e.g. a plugin that failed to load."""
+    spent_s: dict[str, float] = {}
+    """Seconds of the run by what they went to: `total`, and of it `planning`, `ceilings`, `starting` processes,
+    `checking` and warming up, `sampling` and `weighing`; of sampling, `measured` is what passed inside of timed calls.
+    Parts that were killed are not in it."""

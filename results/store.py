@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -47,6 +48,9 @@ class RunFolder:
             folder._hold()
             folder.refuse_used()
             folder.write_run(run)
+        except ResultsError:
+            folder.close()
+            raise
         except FileExistsError:
             raise ResultsError(f"{path} is a file, not a folder; choose another --out") from None
         except OSError as error:
@@ -66,7 +70,10 @@ class RunFolder:
                     if file.read(1) != b"\n":
                         file.write(b"\n")
         except OSError as error:
-            raise ResultsError(f"cannot write to {folder.path / RECORDS}: {error.strerror}") from None
+            folder.close()
+            raise ResultsError(
+                f"cannot write to {folder.path / RECORDS}: {error.strerror}; {folder._way_on(RECORDS)}"
+            ) from None
         return folder, run
 
     def _hold(self) -> None:
@@ -106,20 +113,32 @@ class RunFolder:
             draft.write_text(run.model_dump_json(indent=1) + "\n", encoding="utf-8")
             os.replace(draft, self.path / RUN)
         except OSError as error:
-            raise ResultsError(f"cannot write {self.path / RUN}: {error.strerror}") from None
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+            raise ResultsError(f"cannot write {self.path / RUN}: {error.strerror}; {self._way_on(RUN)}") from None
 
     def append(self, records: Iterable[Record]) -> None:
-        """Adds records, all in one write, and sees them to the disk."""
-        lines = "".join(record.model_dump_json() + "\n" for record in records)
+        """Adds records, all in one write, and sees them to the disk; where that fails, none of them is left in it."""
+        path, before = self.path / RECORDS, None
+        left = memoryview("".join(record.model_dump_json() + "\n" for record in records).encode())
         try:
-            with (self.path / RECORDS).open("a", encoding="utf-8") as file:
-                file.write(lines)
-                file.flush()
+            with path.open("ab", buffering=0) as file:
+                before = file.seek(0, os.SEEK_END)
+                while left:
+                    left = left[file.write(left) :]
                 os.fsync(file.fileno())
         except OSError as error:
+            if before is not None:
+                with contextlib.suppress(OSError):  # a full disk keeps half a line
+                    os.truncate(path, before)
             raise ResultsError(
-                f"cannot write to {self.path / RECORDS}: {error.strerror}; the records before are kept"
+                f"cannot write to {path}: {error.strerror}; the records before are kept: {self._way_on(RECORDS)}"
             ) from None
+
+    def _way_on(self, file: str) -> str:
+        if not (self.path / RUN).exists():
+            return "make room or choose another --out"
+        return f"when {file} can be written to again, go on with: attnbench run --resume --out {self.path}"
 
     def run(self) -> Run:
         """Reads run.json; raises ResultsError where it is missing or broken."""
@@ -162,18 +181,20 @@ def _first(error: ValidationError) -> str:
 
 
 def load(*paths: str | Path) -> pd.DataFrame:
-    """All records of some run folders as a DataFrame: one row a record, one column a field, and `run` with the folder.
+    """All records of some runs as a DataFrame: one row a record, one column a field, and `run` with the path.
 
-    `params` stays a dict, `samples_s` a list. Raises ResultsError for a folder that is no run; warns (ResultsWarning)
-    of each line that cannot be read and keeps the rest.
+    A run is its folder, or a file that `make bench` saved. `params` stays a dict, `samples_s` a list. Raises
+    ResultsError for what is no run; warns (ResultsWarning) of each line that cannot be read and keeps the rest.
     """
     import pandas as pd
+
+    from .benchmark_file import opened
 
     if not paths:
         raise ResultsError("name at least one run folder")
     rows: list[dict[str, Any]] = []
     for path in paths:
-        folder = RunFolder(path)
+        folder = opened(path)
         folder.run()
         rows += [{"run": str(path), **record.model_dump()} for record in folder.records()]
     columns = ["run", *Record.model_fields]

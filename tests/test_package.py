@@ -174,7 +174,10 @@ def test_heavy_imports_are_seen() -> None:
         "import attnbench; attnbench.__version__; dir(attnbench)",
         command_line("--help"),
         command_line("--version"),
-        *(command_line(command, "--help") for command in ("list", "show", "plot", "run", "report", "capture")),
+        *(
+            command_line(command, "--help")
+            for command in ("list", "show", "plot", "run", "report", "compare", "capture")
+        ),
     ],
 )
 def test_help_imports_nothing_heavy(code: str) -> None:

@@ -1,8 +1,8 @@
 """Every registered variant that runs here, forward and with gradients, grouped by work: `make bench`.
 
 These time what a change of attnbench's own code does to it, with pytest-benchmark's usual options
-(--benchmark-autosave, --benchmark-compare). Figures to publish come from `attnbench run`, which isolates processes and
-takes turns.
+(--benchmark-autosave, --benchmark-compare); the files that it saves can be given to `attnbench report` and `compare` in
+place of a run. Figures to publish come from `attnbench run`, which isolates processes and takes turns.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from attnbench.bench.case import Case
-from attnbench.bench.worker import make_call
+from attnbench.bench.worker import describe, make_call
 from attnbench.variants.api import get, make_extras, names
 
 LENGTHS = (512, 2048)
@@ -46,10 +46,11 @@ def case(name: str, mode: str, length: int) -> Case:
 @pytest.mark.parametrize("name", names())
 def test_variant(benchmark: Any, name: str, mode: str, length: int) -> None:
     attn, asked = get(name), case(name, mode, length)
-    reasons = attn.reasons_against(asked)
-    if reasons:
-        pytest.skip(reasons[0])
+    (described,) = describe({}, [asked], [])
+    if described["reasons"]:
+        pytest.skip(described["reasons"][0])
     benchmark.group = f"{mode} {'causal' if asked.causal else 'non-causal'} N={length}"
+    benchmark.extra_info["attnbench"] = asked.identity() | described["fields"]
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, HEADS, length, HEAD_DIM, generator=generator) for _ in range(3))
     benchmark(make_call(attn, asked, q, k, v, make_extras(attn, q, k, v)))

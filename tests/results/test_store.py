@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -161,6 +164,59 @@ def test_missing_and_broken_runs_are_named(tmp_path: Path, folder: RunFolder) ->
         load(folder.path)
     with pytest.raises(ResultsError, match="at least one"):
         load()
+
+
+@contextlib.contextmanager
+def no_file_longer_than(size: int) -> Iterator[None]:
+    """A real limit of the system: a write beyond it fails halfway, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_write_that_fails_halfway_leaves_what_was_there_and_says_how_to_go_on(folder: RunFolder) -> None:
+    folder.append([make_record()])
+    path = folder.path / "results.jsonl"
+    before = path.read_bytes()
+    more = [make_record(variant="sdpa"), make_record(variant="linear_elu")]
+    with (
+        no_file_longer_than(len(before) * 2 + 100),  # the first of the two would fit
+        pytest.raises(ResultsError, match=r"File too large; the records before are kept.*--resume --out"),
+    ):
+        folder.append(more)
+    assert path.read_bytes() == before
+    folder.append(more)
+    assert [record.variant for record in folder.records()] == ["naive", "sdpa", "linear_elu"]
+
+
+def test_run_json_that_cannot_be_replaced_stays_as_it_was(folder: RunFolder) -> None:
+    before = (folder.path / "run.json").read_bytes()
+    with no_file_longer_than(10), pytest.raises(ResultsError, match=r"run\.json: File too large.*--resume"):
+        folder.write_run(make_run(notes=["new"]))
+    assert (folder.path / "run.json").read_bytes() == before
+    assert sorted(path.name for path in folder.path.iterdir()) == ["results.jsonl", "run.json"]
+    folder.write_run(make_run(notes=["new"]))
+    assert folder.run().notes == ["new"]
+
+
+def test_a_run_that_cannot_begin_lets_go_of_its_folder(tmp_path: Path) -> None:
+    with no_file_longer_than(10), pytest.raises(ResultsError, match="make room or choose another --out"):
+        RunFolder.create(tmp_path / "run", make_run())
+    RunFolder.create(tmp_path / "run", make_run()).close()
+
+
+def test_a_block_of_nulls_after_a_power_failure_costs_one_line(folder: RunFolder) -> None:
+    folder.append([make_record()])
+    folder.close()
+    with (folder.path / "results.jsonl").open("ab") as file:
+        file.write(b"\0" * 4096)
+    again, _ = RunFolder.reopen(folder.path)
+    again.append([make_record(variant="sdpa")])
+    with pytest.warns(ResultsWarning, match="line 2 skipped"):
+        assert [record.variant for record in again.records()] == ["naive", "sdpa"]
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:

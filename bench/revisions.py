@@ -1,0 +1,222 @@
+"""Two revisions of the variants, measured in turns: each checked out into a worktree, each in a process of its own.
+
+The code that is measured comes from the revisions, the code that measures from here. Where a process lies in memory is
+chance that lasts as long as the process does, and can cost some percent: so every case is measured by several pairs
+of processes, one after the other, and a change must show in each pair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ..results.conditions import Side
+from ..results.record import Record
+from ..variants.registry import parse_spec
+from . import environment
+from .case import Case
+from .config import Config, build
+from .errors import BenchError, ConfigError
+from .limits import memory_available
+from .output import whole_number
+from .peers import Peer, PeerFailed
+from .plan import expand
+from .worktrees import checked_out, commit_of, dirty, ended_by_signals
+
+PAIRS = 3
+"""Pairs of processes for each case."""
+CASE_TIME_S = 2.0
+MIN_ROUNDS, MAX_ROUNDS = 5, 60
+"""Of one pair."""
+MEMORY_SHARE = 0.45
+"""Of the memory that is free: two processes live side by side."""
+NUMBERS = ("seq_lens", "threads", "batch", "heads", "kv_heads", "head_dim")
+MODES = ("forward", "train")
+LISTS = ("seq_lens", "threads")
+
+
+@dataclass
+class Measured:
+    """What came of one case in one revision."""
+
+    status: str = "ok"
+    reasons: list[str] = field(default_factory=list)
+    fields: dict[str, Any] = field(default_factory=dict)
+    samples: list[float] = field(default_factory=list)
+
+
+def measure(
+    base: str, head: str, options: Mapping[str, Any], tell: Callable[[str], None] = lambda text: None
+) -> tuple[Side, Side]:
+    """Measures two revisions of REPOSITORY; `options` are those of `attnbench run`, as text, and `rounds`.
+
+    Gives a record of each case and revision, their samples in the order of common rounds. Raises BenchError for a
+    revision or a variant that does not exist, ConfigError for options that make no sense.
+    """
+    config, rounds = _settings(options)
+    commits = [commit_of(revision) for revision in (base, head)]
+    notes = ["what is not committed was not measured"] if dirty() else []
+    made: tuple[list[Record], list[Record]] = ([], [])
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ended_by_signals())
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attnbench-revisions-")))
+        homes = [
+            stack.enter_context(checked_out(commit, scratch / side))
+            for side, commit in zip(("base", "head"), commits, strict=True)
+        ]
+        cases = _cases(config, homes)
+        machine = environment.machine().fingerprint
+        for number, (case, there) in enumerate(cases, start=1):
+            tell(f"{number} of {len(cases)}: {case.variant}, {case.setting}")
+            found = _measure_case(case, homes, there, config, rounds)
+            for side, one in zip(made, found, strict=True):
+                if one is not None:
+                    side.append(_record(case, *one, machine))
+    names = [f"{name} ({commit[:10]})" for name, commit in zip((base, head), commits, strict=True)]
+    return Side(names[0], made[0], notes=notes), Side(names[1], made[1])
+
+
+# -- what is asked ----------------------------------------------------------------------------------------------
+
+
+def _settings(options: Mapping[str, Any]) -> tuple[Config, int | None]:
+    """The configuration, and the rounds of each case if they are given."""
+    typed = dict(options)
+    rounds = typed.pop("rounds", None)
+    for name in NUMBERS:
+        if name in typed:
+            values = [whole_number(name, part) for part in str(typed[name]).split(",")]
+            if len(values) > 1 and name not in LISTS:
+                raise ConfigError(f"{name} takes one number, not {typed[name]!r}")
+            typed[name] = values if name in LISTS else values[0]
+    if rounds is not None:
+        rounds = whole_number("rounds", str(rounds))
+        if rounds < MIN_ROUNDS:
+            raise ConfigError(f"rounds = {rounds}: fewer than {MIN_ROUNDS} have no spread worth the name")
+    config = build(options={"case_time": CASE_TIME_S, **typed})
+    for sweep in config.sweep:
+        if other := [mode for mode in sweep.modes if mode not in MODES]:
+            raise ConfigError(f"revisions are compared in {' and '.join(MODES)}, not in {other[0]}")
+    return config, rounds
+
+
+def _cases(config: Config, homes: list[Path]) -> list[tuple[Case, list[bool]]]:
+    """Every case asked for, and which revision has its variant. Raises BenchError where none has it."""
+    (sweep,) = config.sweep
+    resolved = []
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(contextlib.closing(_peer(home, config))) for home in homes]
+        for home, peer in zip(homes, peers, strict=True):
+            try:
+                resolved.append(peer.ask("resolve", specs=sweep.variants))
+            except PeerFailed as failed:
+                raise BenchError(f"the revision of {home.name.upper()} cannot be imported: {failed.why}") from None
+    for home, answer in zip(homes, resolved, strict=True):
+        if Path(answer["at"]).resolve().parent != (home / "attnbench").resolve():
+            raise BenchError(f"{answer['at']} would be measured in place of a revision; unset what imports it first")
+    specs = list(dict.fromkeys(spec for answer in resolved for spec in (*answer["found"], *answer["lacks"])))
+    for spec in specs:
+        if not any(spec in answer["found"] for answer in resolved):
+            raise BenchError(resolved[1]["lacks"][spec])
+    # params are those that were asked for, since defaults may differ from revision to revision
+    asked = {spec: parse_spec(spec) for spec in specs}
+    there = {repr(asked[spec]): [spec in answer["found"] for answer in resolved] for spec in specs}
+    named = sweep.model_copy(update={"variants": specs})
+    return [
+        (case, there[repr((case.variant, dict(case.params)))])
+        for case, _ in expand(named, {spec: [one] for spec, one in asked.items()}, {})
+    ]
+
+
+# -- one case ---------------------------------------------------------------------------------------------------
+
+
+def _measure_case(
+    case: Case, homes: list[Path], there: list[bool], config: Config, rounds: int | None
+) -> list[tuple[Measured, list[int]] | None]:
+    """Both revisions' figures, None for one without the variant, with the rounds of each pair of processes."""
+    if not all(there):
+        alone = Measured("skipped", ["the other revision has no such variant, so there is nothing to compare it with"])
+        return [(alone, []) if has else None for has in there]
+    found = [Measured() for _ in homes]
+    lasted: list[int] = []
+    order = random.Random(case.case_id)
+    for pair in range(PAIRS):
+        with contextlib.ExitStack() as stack:
+            peers = [stack.enter_context(contextlib.closing(_peer(home, config))) for home in homes]
+            for peer, one in zip(peers, found, strict=True):
+                _set_up(peer, one, case, config)
+            if all(one.status == "ok" for one in found):
+                wanted = None if rounds is None else -(-rounds // PAIRS)
+                lasted.append(_rounds(peers, found, order, 2 * config.case_time / PAIRS, wanted))
+            for peer, one in zip(peers, found, strict=True):
+                if pair == 0 and one.status == "ok":
+                    _ask(peer, one, "weigh")
+        if any(one.status != "ok" for one in found):
+            break
+    return [(one, lasted) for one in found]
+
+
+def _set_up(peer: Peer, found: Measured, case: Case, config: Config) -> None:
+    answer = _ask(peer, found, "set_up", spec=case.spec, case=case.identity(), keep=config.allocator == "keep")
+    if answer is not None:
+        found.status, found.reasons = answer["status"], answer["reasons"]
+        found.fields |= answer["fields"]
+
+
+def _rounds(peers: list[Peer], found: list[Measured], order: random.Random, time_s: float, wanted: int | None) -> int:
+    """Lets both take turns, in a fresh random order each round; returns how many rounds both came through."""
+    began, done = time.monotonic(), 0
+    while done < (wanted or MAX_ROUNDS) and (wanted or done < MIN_ROUNDS or time.monotonic() - began < time_s):
+        turns: dict[int, float] = {}
+        for side in order.sample((0, 1), 2):
+            answer = _ask(peers[side], found[side], "sample")
+            if answer is None:
+                return done
+            turns[side] = answer["seconds"]
+        for side, seconds in turns.items():
+            found[side].samples.append(seconds)
+        done += 1
+    return done
+
+
+def _ask(peer: Peer, found: Measured, what: str, **arguments: Any) -> dict[str, Any] | None:
+    """A peer's answer; None where there is none, which becomes the case's status."""
+    try:
+        answer = peer.ask(what, **arguments)
+    except PeerFailed as failed:
+        found.status, found.reasons = failed.status, [failed.why]
+        return None
+    if what == "weigh":
+        found.fields |= answer
+    return answer
+
+
+def _record(case: Case, found: Measured, lasted: list[int], machine: str) -> Record:
+    figures: dict[str, Any] = {}
+    if found.status == "ok" and found.samples:
+        figures = {"samples_s": found.samples, "time_s": median(found.samples), "rounds_per_process": lasted}
+    return Record(
+        case_id=case.case_id,
+        group_id=case.group_id,
+        machine=machine,
+        started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        status=found.status,  # type: ignore[arg-type]
+        reasons=found.reasons,
+        **case.identity(),
+        **found.fields,
+        **figures,
+    )
+
+
+def _peer(home: Path, config: Config) -> Peer:
+    free = memory_available()
+    return Peer(home, config.timeout, None if free is None else int(free * MEMORY_SHARE))

@@ -1,0 +1,162 @@
+"""What changed in one case: its time, by effect and test together; and what needs no test, for it has no noise."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from .record import Record
+from .statistics import (
+    ALPHA,
+    Interval,
+    correct,
+    least_rank_sum_p,
+    least_signed_rank_p,
+    paired_ratio,
+    rank_sum_p,
+    ratio_of_medians,
+    round_ratios,
+    signed_rank_p,
+)
+
+SIZE_SHARE, SIZE_BYTES = 0.01, 4096
+"""A peak that moved by no more than this share, or these bytes, is the same: allocators round."""
+FIDELITY_SHARE, FIDELITY_FLOOR = 0.05, 1e-3
+"""A fidelity error is worse where it grew by more than this share, and is more than rounding."""
+SEVERITY = {"ok": 0, "unsupported": 1, "oom": 2, "timeout": 2, "crashed": 3, "incorrect": 4}
+"""How bad a status is. `skipped` has no place: nothing is known of the case."""
+
+Verdict = Literal["worse", "perhaps", "other", "better", "same"]
+ORDER: tuple[Verdict, ...] = ("worse", "perhaps", "other", "better", "same")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One figure of one case, in both runs."""
+
+    case: Record
+    """HEAD's record: it says which case it is."""
+    measure: Literal["status", "error", "fidelity", "time", "peak", "state"]
+    verdict: Verdict
+    word: str
+    """E.g. slower, perhaps slower, bigger, incorrect, works again."""
+    base: float | str
+    head: float | str
+    """Seconds, bytes, a relative error or a status."""
+    ratio: Interval | None = None
+    """HEAD over BASE, and over the shift where that is taken off. Without noise its interval is a point."""
+    p: float | None = None
+    """Of the test that times differ, corrected for the number of tests."""
+    why: str = ""
+
+    @property
+    def size(self) -> float:
+        """How far from no change, for sorting."""
+        return math.inf if self.ratio is None else abs(math.log(self.ratio.value)) if self.ratio.value > 0 else math.inf
+
+
+def times(
+    pairs: Sequence[tuple[Record, Record]], threshold: float, shifts: Sequence[float], paired: bool
+) -> tuple[list[Finding], int]:
+    """Each pair's times, judged with its shift taken off, and for how many no difference could have counted."""
+    ratios, ps, least = [], [], []
+    for (b, h), shift in zip(pairs, shifts, strict=True):
+        old, new = b.samples_s or [], h.samples_s or []
+        if paired:
+            rounds = round_ratios(new, old)
+            ratio = paired_ratio(new, old)
+            ps.append(signed_rank_p(rounds, around=shift))
+            least.append(least_signed_rank_p(len(rounds)))
+        else:
+            ratio = ratio_of_medians(new, old)
+            ps.append(rank_sum_p([x / shift for x in new], old))
+            least.append(least_rank_sum_p(len(new), len(old)))
+        ratios.append(Interval(ratio.value / shift, ratio.low / shift, ratio.high / shift))
+    corrected = correct(ps, least)
+    findings = []
+    for (b, h), ratio, raw, p in zip(pairs, ratios, ps, corrected.p, strict=True):
+        verdict, word = _called(ratio.value, threshold, raw, p)
+        if paired and verdict in ("worse", "better") and not _in_every_process(b, h, threshold):
+            verdict, word = "perhaps", f"perhaps {word}"
+        old_s, new_s = (statistics.median(record.samples_s or []) for record in (b, h))
+        findings.append(Finding(h, "time", verdict, word, old_s, new_s, ratio, p))
+    return findings, corrected.able.count(False)
+
+
+def _in_every_process(b: Record, h: Record, threshold: float) -> bool:
+    """Whether each pair of processes shows the change, by half the threshold at least, in the same direction.
+
+    What a process got of memory and caches is chance that stays with it, and looks like a change in all its rounds.
+    """
+    rounds = round_ratios(h.samples_s or [], b.samples_s or [])
+    lasted = (h.model_extra or {}).get("rounds_per_process") or [len(rounds)]
+    medians = []
+    for count in lasted:
+        medians.append(statistics.median(rounds[:count] or [1.0]))
+        rounds = rounds[count:]
+    enough = 1 + threshold / 2
+    return min(medians) >= enough or max(medians) <= 1 / enough
+
+
+def _called(ratio: float, threshold: float, raw: float, p: float) -> tuple[Verdict, str]:
+    if 1 / (1 + threshold) < ratio < 1 + threshold or raw >= ALPHA:
+        return "same", "same"
+    word = "slower" if ratio > 1 else "faster"
+    if p >= ALPHA:  # it would count, were it the only one that is compared
+        return "perhaps", f"perhaps {word}"
+    return ("worse" if ratio > 1 else "better"), word
+
+
+def certain(b: Record, h: Record) -> Iterable[Finding]:
+    """Status, error, fidelity, peak and state: measured without noise."""
+    yield _status(b, h)
+    if not b.status == h.status == "ok":
+        return
+    if b.error is not None and h.error is not None:
+        allowed = b.error_allowed
+        grown = allowed is not None and b.error <= allowed < h.error
+        why = f"BASE allowed {allowed:.3g}" if grown and allowed is not None else ""
+        yield Finding(
+            h, "error", "worse" if grown else "same", "less exact" if grown else "same", b.error, h.error, why=why
+        )
+    if b.fidelity_error is not None and h.fidelity_error is not None:
+        old, new = b.fidelity_error, h.fidelity_error
+        yield _sized(h, "fidelity", old, new, FIDELITY_SHARE, 0.0, FIDELITY_FLOOR, ("farther off", "closer"))
+    if b.peak_bytes is not None and h.peak_bytes is not None:
+        yield _sized(h, "peak", b.peak_bytes, h.peak_bytes, SIZE_SHARE, SIZE_BYTES, 0.0, ("bigger", "smaller"))
+    if b.state_bytes is not None and h.state_bytes is not None:
+        yield _sized(h, "state", b.state_bytes, h.state_bytes, SIZE_SHARE, 0.0, 0.0, ("bigger", "smaller"))
+
+
+def _sized(
+    case: Record,
+    measure: Literal["fidelity", "peak", "state"],
+    old: float,
+    new: float,
+    share: float,
+    least: float,
+    floor: float,
+    words: tuple[str, str],
+) -> Finding:
+    """A figure without noise: another one where it moved by more than a share and a least amount, above a floor."""
+    ratio = Interval(new / old, new / old, new / old) if old else None
+    moved = abs(new - old) > max(share * old, least) and max(old, new) > floor
+    if not moved:
+        return Finding(case, measure, "same", "same", old, new, ratio)
+    worse = new > old
+    return Finding(case, measure, "worse" if worse else "better", words[0 if worse else 1], old, new, ratio)
+
+
+def _status(b: Record, h: Record) -> Finding:
+    if b.status == h.status:
+        return Finding(h, "status", "same", "same", b.status, h.status)
+    why = h.reasons[0] if h.reasons else b.reasons[0] if b.reasons and h.status == "ok" else ""
+    if "skipped" in (b.status, h.status):
+        word = "not measured" if h.status == "skipped" else "measured now"
+        return Finding(h, "status", "other", word, b.status, h.status, why=why)
+    worse = SEVERITY[h.status] - SEVERITY[b.status]
+    verdict: Verdict = "worse" if worse > 0 else "better" if worse < 0 else "other"
+    return Finding(h, "status", verdict, "works again" if h.status == "ok" else h.status, b.status, h.status, why=why)

@@ -1,0 +1,79 @@
+"""Under which conditions a run was measured, and how two runs differ in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .record import IDENTITY, Record, digest
+from .run import Run
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two: a finished run, or what was measured of a revision."""
+
+    name: str
+    records: list[Record]
+    run: Run | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def unlike_conditions(base: Side, head: Side) -> list[str]:
+    """What was not alike when the two were measured: machine, versions, threads, allocator, captured input."""
+    found: list[str] = []
+    if base.run is not None and head.run is not None:
+        found += _unlike_machines(base.run, head.run)
+        old, new = (side.run.config.get("allocator") for side in (base, head) if side.run)
+        if old != new:
+            found.append(f"allocator {old or 'not recorded'} and {new or 'not recorded'}")
+        for name in sorted(base.run.inputs.keys() & head.run.inputs.keys()):
+            before, after = (
+                {k: v for k, v in dict(run.inputs[name]).items() if k not in ("file", "lengths")}
+                for run in (base.run, head.run)
+            )
+            changed = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
+            if changed:
+                found.append(f"the input {name} differs in {', '.join(changed)}")
+    for side in (base, head):
+        if len({record.machine for record in side.records}) > 1:
+            found.append(f"{side.name} itself was measured on more than one machine")
+    threads = [sorted({record.threads for record in side.records}) for side in (base, head)]
+    if not set(threads[0]) & set(threads[1]):
+        found.append("threads {} and {}".format(*(", ".join(map(str, each)) for each in threads)))
+    return found
+
+
+def _unlike_machines(base: Run, head: Run) -> list[str]:
+    """Empty for machines of one fingerprint, which leaves out what changes no figure."""
+    old, new = base.machine, head.machine
+    if old.fingerprint == new.fingerprint:
+        return []
+    facts = ("cpu", "cores", "gpus", "driver", "system", "python")
+    found = [
+        f"{fact} {_text(a)} and {_text(b)}" for fact in facts if (a := getattr(old, fact)) != (b := getattr(new, fact))
+    ]
+    if (a := round(old.memory_bytes / 2**30)) != (b := round(new.memory_bytes / 2**30)):
+        found.append(f"memory {a} GiB and {b} GiB")
+    libraries = sorted(old.libraries.keys() | new.libraries.keys())
+    found += [
+        f"{name} {old.libraries.get(name, 'absent')} and {new.libraries.get(name, 'absent')}"
+        for name in libraries
+        if old.libraries.get(name) != new.libraries.get(name)
+    ]
+    return found or [f"machines {old.fingerprint} and {new.fingerprint}"]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return " + ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def matching(base: Side, head: Side) -> Callable[[Record], str]:
+    """What two records of one case share: its id; where each side has one thread count, and not the same, all else."""
+    counts = [{record.threads for record in side.records} for side in (base, head)]
+    if len(counts[0]) == len(counts[1]) == 1 and counts[0] != counts[1]:
+        fields = [name for name in IDENTITY if name != "threads"]
+        return lambda record: digest({name: getattr(record, name) for name in fields})
+    return lambda record: record.case_id

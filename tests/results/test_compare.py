@@ -1,0 +1,527 @@
+"""Two runs that differ in one known thing: compare finds it, calls it by its name, and finds nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from attnbench.bench.cli import Sentences
+from attnbench.bench.cli_compare import compare as command
+from attnbench.results.changes import Finding
+from attnbench.results.compare import Comparison, compare, read
+from attnbench.results.conditions import Side
+from attnbench.results.errors import ResultsError
+from attnbench.results.record import IDENTITY, Record, case_id, group_id
+from attnbench.results.run import Ceilings, Machine, Run
+from attnbench.results.store import RunFolder
+
+VARIANTS = ("naive", "sdpa", "gla", "delta", "topk", "nystrom")
+LENGTHS = (512, 1024)
+GIB = 1 << 30
+
+
+def record(variant: str, length: int, **changes: Any) -> Record:
+    identity = {
+        "variant": variant,
+        "params": {},
+        "mode": "forward",
+        "causal": True,
+        "batch": 1,
+        "heads": 2,
+        "kv_heads": 2,
+        "n_q": length,
+        "n_k": length,
+        "head_dim": 8,
+        "dtype": "float32",
+        "device": "cpu",
+        "threads": 2,
+        "compiled": False,
+        "inputs": "gaussian",
+        "seed": 0,
+    }
+    identity |= {key: value for key, value in changes.items() if key in IDENTITY}
+    fixed = {
+        "status": "ok",
+        "machine": "f",
+        "started_at": "2026-01-01T00:00:00+00:00",
+        "error": 2e-7,
+        "error_allowed": 1e-6,
+        "peak_bytes": 1 << 20,
+        "state_bytes": 1 << 14,
+        "fidelity_error": 0.1 if variant == "nystrom" else None,
+    }
+    return Record(case_id=case_id(identity), group_id=group_id(identity), **{**fixed, **identity, **changes})
+
+
+def records(
+    seed: int, rounds: int = 20, shift: float = 1.0, changes: dict[tuple[str, int], dict[str, Any]] | None = None
+) -> list[Record]:
+    """What a run on a quiet machine gives. `changes` of one case: fields, or `slower`, a factor of its time."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for length in LENGTHS:
+        for number, variant in enumerate(VARIANTS, start=1):
+            changed = dict((changes or {}).get((variant, length), {}))
+            time_s = 1e-5 * number * length * shift * changed.pop("slower", 1.0)
+            samples = (time_s * rng.lognormal(0, 0.01, rounds)).tolist()
+            made.append(record(variant, length, **{"samples_s": samples, **changed}))
+    return made
+
+
+def run(**changes: Any) -> Run:
+    machine = {
+        "fingerprint": "f",
+        "cpu": "A CPU",
+        "cores": 2,
+        "memory_bytes": 8 * GIB,
+        "system": "Linux",
+        "python": "3.11.9",
+        "libraries": {"torch": "2.13.0", "numpy": "2.4.6"},
+    }
+    machine |= {key: changes.pop(key) for key in list(changes) if key in Machine.model_fields}
+    return Run(
+        **{
+            "attnbench_version": "0.1.0",
+            "command": "attnbench run",
+            "config": {"allocator": "keep"},
+            "started_at": "2026-01-01T00:00:00+00:00",
+            "cases": 12,
+            "machine": Machine(**machine),
+            **changes,
+        }
+    )
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def written(name: str, made: Sequence[Record], **changes: Any) -> Path:
+        folder = RunFolder.create(tmp_path / name, run(**changes))
+        folder.append(made)
+        folder.close()
+        return tmp_path / name
+
+    return written
+
+
+@pytest.fixture
+def found(write: Write) -> Callable[..., Comparison]:
+    """The comparison of a run with another one that has these changes."""
+
+    def compared(head: Sequence[Record], base: Sequence[Record] | None = None, **options: Any) -> Comparison:
+        sides = write("base", base or records(0)), write("head", head)
+        return compare(*map(read, sides), **options)
+
+    return compared
+
+
+def called(comparison: Comparison, *verdicts: str) -> list[tuple[str, str, int, str]]:
+    wanted = verdicts or ("worse", "better")
+    return [(f.word, f.case.variant, f.case.n_k, f.measure) for f in comparison.findings if f.verdict in wanted]
+
+
+def of(comparison: Comparison, variant: str, length: int, measure: str) -> Finding:
+    (one,) = [f for f in comparison.findings if (f.case.variant, f.case.n_k, f.measure) == (variant, length, measure)]
+    return one
+
+
+# -- what is called ---------------------------------------------------------------------------------------------
+
+
+def test_the_same_code_measured_again_is_no_change(found: Callable[..., Comparison]) -> None:
+    comparison = found(records(1))
+    assert called(comparison, "worse", "better", "perhaps", "other") == []
+    assert not comparison.worse
+    assert comparison.notes == []
+    assert comparison.summary == (
+        "62 comparisons of 12 cases (12 times, 12 memory peaks, 12 sizes of state, 12 errors, 2 fidelity errors, "
+        "12 statuses): 0 worse, 0 better, 0 perhaps changed, 0 otherwise changed, 62 unchanged; 0 only in BASE, "
+        "0 only in HEAD"
+    )
+
+
+def test_hundreds_of_runs_of_the_same_code_hardly_ever_raise_an_alarm() -> None:
+    """A noise far above the threshold, so that the test alone must hold back."""
+    rng = np.random.default_rng(0)
+
+    def noisy(name: str) -> Side:
+        return Side(name, [record(v, 512, samples_s=rng.lognormal(0, 0.2, 12).tolist()) for v in VARIANTS])
+
+    alarms = [bool(called(compare(noisy("a"), noisy("b")))) for _ in range(120)]
+    assert np.mean(alarms) <= 0.12
+
+
+def test_a_slower_case_is_found_with_its_effect_and_nothing_else(found: Callable[..., Comparison]) -> None:
+    comparison = found(records(1, changes={("gla", 512): {"slower": 1.10}, ("topk", 1024): {"slower": 0.80}}))
+    assert called(comparison) == [("slower", "gla", 512, "time"), ("faster", "topk", 1024, "time")]
+    slower = comparison.findings[0]
+    assert slower.ratio is not None
+    assert slower.ratio.low < 1.10 < slower.ratio.high
+    assert slower.ratio.value == pytest.approx(1.10, abs=0.015)
+    assert slower.p is not None
+    assert slower.p < 1e-4
+    assert comparison.worse
+
+
+def test_a_change_below_the_threshold_is_not_called_however_sure(found: Callable[..., Comparison]) -> None:
+    comparison = found(records(1, rounds=60, changes={("gla", 512): {"slower": 1.02}}), records(0, rounds=60))
+    assert called(comparison) == []
+    assert of(comparison, "gla", 512, "time").p < 0.01  # type: ignore[operator]
+    finer = compare(*(read_again(comparison)), threshold=0.01)
+    assert called(finer) == [("slower", "gla", 512, "time")]
+
+
+def read_again(comparison: Comparison) -> tuple[Any, Any]:
+    return read(comparison.base), read(comparison.head)
+
+
+def test_a_large_effect_without_evidence_is_not_called(found: Callable[..., Comparison]) -> None:
+    wild = {"samples_s": [0.004, 0.006, 0.009, 0.005, 0.012, 0.007]}
+    other = {"samples_s": [0.005, 0.009, 0.008, 0.006, 0.010, 0.004]}
+    comparison = found(records(1, changes={("gla", 512): wild}), records(0, changes={("gla", 512): other}))
+    assert of(comparison, "gla", 512, "time").verdict == "same"
+
+
+def test_what_the_correction_takes_away_is_perhaps_a_change_and_no_regression(found: Callable[..., Comparison]) -> None:
+    """Of 12 tests, one with p = 0.008 does not count; alone it would."""
+    ours, theirs = {"samples_s": [1.1, 1.2, 1.3, 1.4, 1.5]}, {"samples_s": [0.6, 0.7, 0.8, 0.9, 1.0]}
+    comparison = found(records(1, changes={("gla", 512): ours}), records(0, changes={("gla", 512): theirs}))
+    assert called(comparison, "perhaps") == [("perhaps slower", "gla", 512, "time")]
+    assert not comparison.worse
+    assert any("1 of 12 cases have too few rounds" in note for note in comparison.notes)
+
+
+def test_memory_is_compared_to_the_byte_but_for_an_allocators_rounding(found: Callable[..., Comparison]) -> None:
+    changes = {
+        ("gla", 512): {"peak_bytes": (1 << 20) + (1 << 14)},
+        ("sdpa", 512): {"peak_bytes": (1 << 20) + 4096},
+        ("topk", 512): {"peak_bytes": 1 << 19},
+        ("delta", 512): {"state_bytes": (1 << 14) + 256},
+        ("naive", 512): {"peak_bytes": None},
+    }
+    comparison = found(records(1, changes=changes))
+    assert sorted(called(comparison)) == [
+        ("bigger", "delta", 512, "state"),
+        ("bigger", "gla", 512, "peak"),
+        ("smaller", "topk", 512, "peak"),
+    ]
+
+
+def test_a_small_peak_that_grew_by_a_few_bytes_is_the_same(found: Callable[..., Comparison]) -> None:
+    small, grown = {"peak_bytes": 1000}, {"peak_bytes": 4000}
+    comparison = found(records(1, changes={("gla", 512): grown}), records(0, changes={("gla", 512): small}))
+    assert called(comparison) == []
+
+
+@pytest.mark.parametrize("status", ["unsupported", "incorrect", "oom", "timeout", "crashed"])
+def test_a_case_that_no_longer_works_is_worse_and_one_that_works_again_better(
+    found: Callable[..., Comparison], status: str, write: Write
+) -> None:
+    broken = records(1, changes={("gla", 512): {"status": status, "samples_s": None, "reasons": ["because"]}})
+    comparison = found(broken)
+    assert called(comparison) == [(status, "gla", 512, "status")]
+    assert comparison.findings[0].why == "because"
+    back = compare(*reversed(read_again(comparison)))
+    assert called(back) == [("works again", "gla", 512, "status")]
+
+
+def test_a_case_that_was_skipped_says_nothing_of_the_code(found: Callable[..., Comparison]) -> None:
+    comparison = found(records(1, changes={("gla", 512): {"status": "skipped", "samples_s": None}}))
+    assert called(comparison, "worse", "other") == [("not measured", "gla", 512, "status")]
+    assert comparison.findings[0].verdict == "other"
+
+
+def test_from_bad_to_worse(found: Callable[..., Comparison]) -> None:
+    one, other = ({"status": status, "samples_s": None} for status in ("oom", "incorrect"))
+    comparison = found(records(1, changes={("gla", 512): other}), records(0, changes={("gla", 512): one}))
+    assert called(comparison) == [("incorrect", "gla", 512, "status")]
+
+
+def test_an_error_past_what_base_allowed_is_worse_even_where_head_allows_it(found: Callable[..., Comparison]) -> None:
+    comparison = found(
+        records(
+            1,
+            changes={
+                ("gla", 512): {"error": 5e-6, "error_allowed": 1e-5},
+                ("sdpa", 512): {"error": 9e-7},
+            },
+        )
+    )
+    assert called(comparison) == [("less exact", "gla", 512, "error")]
+
+
+def test_fidelity_counts_beyond_five_percent_and_beyond_rounding(found: Callable[..., Comparison]) -> None:
+    changes = {
+        ("nystrom", 512): {"fidelity_error": 0.11},
+        ("nystrom", 1024): {"fidelity_error": 0.104},
+    }
+    assert called(found(records(1, changes=changes))) == [("farther off", "nystrom", 512, "fidelity")]
+
+
+def test_fidelity_that_was_nothing_but_rounding_may_round_otherwise(found: Callable[..., Comparison]) -> None:
+    before, after = ({("nystrom", 512): {"fidelity_error": x}} for x in (0.0, 4e-7))
+    assert called(found(records(1, changes=after), records(0, changes=before))) == []
+
+
+def test_cases_of_one_run_only_are_counted(found: Callable[..., Comparison]) -> None:
+    comparison = found([r for r in records(1) if r.variant != "gla"], [r for r in records(0) if r.variant != "sdpa"])
+    assert [r.variant for r in comparison.only_base] == ["gla", "gla"]
+    assert [r.variant for r in comparison.only_head] == ["sdpa", "sdpa"]
+    assert "2 only in BASE, 2 only in HEAD" in comparison.summary
+
+
+def test_the_worst_comes_first(found: Callable[..., Comparison]) -> None:
+    changes = {
+        ("gla", 512): {"slower": 1.2},
+        ("topk", 512): {"slower": 2.0},
+        ("delta", 512): {"status": "incorrect", "samples_s": None},
+        ("sdpa", 512): {"slower": 0.5},
+    }
+    comparison = found(records(1, changes=changes))
+    assert [f.case.variant for f in comparison.findings[:4]] == ["delta", "topk", "gla", "sdpa"]
+
+
+def test_records_without_samples_are_said_not_to_be_compared(found: Callable[..., Comparison]) -> None:
+    comparison = found(records(1, changes={("gla", 512): {"samples_s": None}, ("sdpa", 512): {"samples_s": [0.0]}}))
+    assert any("2 cases have no samples" in note for note in comparison.notes)
+
+
+# -- sides that took turns --------------------------------------------------------------------------------------
+
+
+def in_turns(factors: Sequence[float], rounds: int = 10) -> Comparison:
+    """Two sides on a machine that wanders by far more than the effect; one factor for each pair of processes."""
+    rng = np.random.default_rng(0)
+    count = rounds * len(factors)
+    drift = np.exp(np.cumsum(rng.normal(0, 0.1, count)))
+    base, head = drift * rng.lognormal(0, 0.005, count), drift * rng.lognormal(0, 0.005, count)
+    head *= np.repeat(factors, rounds)
+    lasted = [rounds] * len(factors)
+    sides = [
+        Side(name, [record("gla", 512, samples_s=samples.tolist(), rounds_per_process=lasted)])
+        for name, samples in (("base", base), ("head", head))
+    ]
+    return compare(*sides, paired=True)
+
+
+def test_what_took_turns_is_judged_round_by_round() -> None:
+    comparison = in_turns([1.05, 1.05, 1.05])
+    assert called(comparison) == [("slower", "gla", 512, "time")]
+    assert comparison.findings[0].ratio is not None
+    assert comparison.findings[0].ratio.value == pytest.approx(1.05, abs=0.005)
+    assert called(in_turns([0.9, 0.9, 0.9])) == [("faster", "gla", 512, "time")]
+    assert called(in_turns([1.0, 1.0, 1.0]), "worse", "better", "perhaps") == []
+
+
+def test_what_one_process_alone_shows_is_the_luck_of_that_process() -> None:
+    assert called(in_turns([1.10, 1.10, 1.0]), "perhaps") == [("perhaps slower", "gla", 512, "time")]
+    assert not in_turns([1.10, 1.10, 1.0]).worse
+
+
+# -- a machine that was slower as a whole -----------------------------------------------------------------------
+
+
+def ceiling(rate: float) -> dict[str, Any]:
+    one = Ceilings(device="cpu", dtype="float32", threads=2, matmul_flops_per_s=rate, copy_bytes_per_s=rate)
+    return {"ceilings": [one]}
+
+
+def test_a_shift_of_everything_is_put_into_words_and_not_taken_off_unasked(write: Write) -> None:
+    sides = (
+        read(write("base", records(0), **ceiling(1.0e9))),
+        read(write("head", records(1, shift=1.10, changes={("gla", 512): {"slower": 1.2}}), **ceiling(0.9e9))),
+    )
+    plain = compare(*sides)
+    assert plain.count("worse") == 12
+    assert plain.shift is not None
+    assert plain.shift.value == pytest.approx(1.10, abs=0.01)
+    assert "took 10." in plain.notes[0]
+    assert "a matrix product took 11.1 % longer" in plain.notes[0]
+    relative = compare(*sides, relative=True)
+    assert called(relative) == [("slower", "gla", 512, "time")]
+    assert relative.findings[0].ratio is not None
+    assert relative.findings[0].ratio.value == pytest.approx(1.2, abs=0.02)
+    assert "a change that all share is not seen" in relative.notes[0]
+
+
+def test_each_group_has_the_shift_of_those_that_took_turns(write: Write) -> None:
+    changes = {(variant, 1024): {"slower": 1.3} for variant in VARIANTS}
+    changes["topk", 1024] = {"slower": 1.5}
+    sides = read(write("base", records(0))), read(write("head", records(1, changes=changes)))
+    assert called(compare(*sides, relative=True)) == [("slower", "topk", 1024, "time")]
+    assert compare(*sides).count("worse") == 6
+
+
+def test_a_shift_of_few_cases_is_none(write: Write) -> None:
+    sides = (
+        read(write("base", records(0)[:3], cases=3)),
+        read(write("head", records(1, shift=1.2)[:3], cases=3)),
+    )
+    assert compare(*sides).shift is None
+    with pytest.raises(ResultsError, match="3 cases were timed in both, too few"):
+        compare(*sides, relative=True)
+
+
+# -- unlike conditions ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fingerprint": "g", "cpu": "Another CPU"}, "cpu A CPU and Another CPU"),
+        ({"fingerprint": "g", "cores": 8}, "cores 2 and 8"),
+        ({"fingerprint": "g", "gpus": ["A GPU"]}, "gpus none and A GPU"),
+        ({"fingerprint": "g", "memory_bytes": 16 * GIB}, "memory 8 GiB and 16 GiB"),
+        ({"fingerprint": "g", "libraries": {"torch": "2.14.0", "numpy": "2.4.6"}}, "torch 2.13.0 and 2.14.0"),
+        ({"fingerprint": "g"}, "machines f and g"),
+        ({"config": {"allocator": "system"}}, "allocator keep and system"),
+        ({"config": {}}, "allocator keep and not recorded"),
+    ],
+)
+def test_unlike_conditions_are_refused_by_name_or_flagged(write: Write, changes: dict[str, Any], words: str) -> None:
+    sides = read(write("base", records(0))), read(write("head", records(1), **changes))
+    with pytest.raises(ResultsError, match=words) as caught:
+        compare(*sides)
+    assert "--unlike" in str(caught.value)
+    assert any(words in note for note in compare(*sides, unlike=True).notes)
+
+
+def test_a_library_that_changes_no_figure_is_not_held_against_a_run(write: Write) -> None:
+    libraries = {"torch": "2.13.0", "numpy": "9.9"}
+    sides = read(write("base", records(0))), read(write("head", records(1), libraries=libraries))
+    assert compare(*sides).notes == []
+
+
+def test_unlike_thread_counts_are_refused_or_matched_all_the_same(write: Write) -> None:
+    four = [record(r.variant, r.n_k, threads=4, samples_s=r.samples_s) for r in records(1)]
+    sides = read(write("base", records(0))), read(write("head", four))
+    with pytest.raises(ResultsError, match="threads 2 and 4"):
+        compare(*sides)
+    comparison = compare(*sides, unlike=True)
+    assert comparison.count("same") == 62
+    assert comparison.only_base == []
+
+
+def test_captured_input_of_another_text_is_unlike(write: Write) -> None:
+    sides = [
+        read(write(name, records(seed), inputs={"captured": {"text_sha256": text, "file": name}}))
+        for seed, (name, text) in enumerate((("base", "aa"), ("head", "bb")))
+    ]
+    with pytest.raises(ResultsError, match="the input captured differs in text_sha256"):
+        compare(*sides)
+
+
+def test_a_run_of_two_machines_is_unlike_itself(write: Write) -> None:
+    mixed = [*records(0)[:6], *(r.model_copy(update={"machine": "g"}) for r in records(0)[6:])]
+    with pytest.raises(ResultsError, match="itself was measured on more than one machine"):
+        compare(read(write("base", mixed)), read(write("head", records(1))))
+
+
+def test_runs_that_share_no_case_and_runs_that_are_none(write: Write, tmp_path: Path) -> None:
+    base = write("base", records(0)[:6], cases=6)
+    with pytest.raises(ResultsError, match="no case in common"):
+        compare(read(base), read(write("head", records(0)[6:], cases=6)))
+    with pytest.raises(ResultsError, match="holds no record"):
+        read(write("empty", []))
+    with pytest.raises(ResultsError, match=r"has no run\.json"):
+        read(tmp_path / "nothing")
+
+
+def test_an_unfinished_run_is_compared_and_said_to_be_unfinished(write: Write) -> None:
+    comparison = compare(read(write("base", records(0))), read(write("head", records(1)[:6])))
+    assert any("has 6 of the 12 cases" in note for note in comparison.notes)
+
+
+# -- the command ------------------------------------------------------------------------------------------------
+
+
+def invoke(*arguments: object) -> Result:
+    group: click.Group = Sentences(commands={"compare": command})
+    return CliRunner().invoke(group, ["compare", *map(str, arguments)])
+
+
+@pytest.fixture
+def two(write: Write) -> tuple[Path, Path]:
+    changes = {("gla", 512): {"slower": 1.5}, ("topk", 512): {"status": "oom", "samples_s": None, "reasons": ["a|b"]}}
+    return write("base", records(0)), write("head", records(1, changes=changes))
+
+
+def test_the_table_has_what_changed_and_the_summary(two: tuple[Path, Path]) -> None:
+    answer = invoke(*two)
+    assert answer.exit_code == 1
+    first, header, *changed, summary = answer.stdout.splitlines()
+    assert "all forward, causal, batch 1" in first
+    assert header.split("\t")[:3] == ["change", "variant", "tokens"]
+    assert [row.split("\t")[:3] for row in changed] == [["oom", "topk", "512"], ["slower", "gla", "512"]]
+    assert "1.5" in changed[1].split("\t")[7]
+    assert "2 worse, 0 better" in summary
+
+
+def test_nothing_worse_is_exit_status_0_and_one_line(write: Write) -> None:
+    answer = invoke(write("base", records(0)), write("head", records(1)))
+    assert answer.exit_code == 0
+    assert len(answer.stdout.splitlines()) == 2
+
+
+def test_all_shows_what_is_the_same_and_what_is_alone(write: Write) -> None:
+    answer = invoke(write("base", records(0)), write("head", records(1)[:6], cases=6), "--all")
+    assert sum(line.startswith("same\t") for line in answer.stdout.splitlines()) == 31
+    assert sum(line.startswith("only in BASE\t") for line in answer.stdout.splitlines()) == 6
+
+
+def test_markdown_is_a_table_whose_cells_cannot_break_it(two: tuple[Path, Path]) -> None:
+    lines = [line for line in invoke(*two, "--markdown").stdout.splitlines() if line.startswith("|")]
+    assert len(lines) == 4
+    assert all(line.replace("\\|", "").count("|") == lines[0].count("|") for line in lines)
+    assert "a\\|b" in lines[2]
+
+
+def test_json_has_everything_a_machine_wants(two: tuple[Path, Path]) -> None:
+    answer = invoke(*two, "--json")
+    told = json.loads(answer.stdout)
+    assert told["worse"] is True
+    assert [finding["word"] for finding in told["findings"]] == ["oom", "slower"]
+    assert told["findings"][1]["ratio"]["low"] < 1.5 < told["findings"][1]["ratio"]["high"]
+    assert told["comparisons"] == 58
+    assert len(json.loads(invoke(*two, "--json", "--all").stdout)["findings"]) == 58
+
+
+def test_variants_of_several_parameters_are_told_apart(write: Write) -> None:
+    def made(seed: int, slower: float) -> list[Record]:
+        rng = np.random.default_rng(seed)
+        return [
+            record("topk", 512, params={"top_k": k, "scale": 1}, samples_s=(x * rng.lognormal(0, 0.01, 20)).tolist())
+            for k, x in ((8, 1.0), (16, slower))
+        ]
+
+    answer = invoke(write("base", made(0, 1.0), cases=2), write("head", made(1, 1.3), cases=2))
+    assert "topk(top_k=16)" in answer.stdout
+    assert "top_k=8" not in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing", "nowhere"], "has no run.json"),
+        (["--threshold", "none"], "is not a percentage"),
+        (["--threshold", "0"], "is not a percentage"),
+        (["--seq-lens", "512"], "is for --git"),
+        (["--git", "--relative"], "take turns"),
+        (["--relative"], "too few"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence_and_exit_status_2(write: Write, arguments: list[str], words: str) -> None:
+    two = [] if "nothing" in arguments else [write("a", records(0)[:2], cases=2), write("b", records(1)[:2], cases=2)]
+    answer = invoke(*two, *arguments)
+    assert answer.exit_code == 2
+    assert words in answer.stderr
+    assert "Traceback" not in answer.stderr
