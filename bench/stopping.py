@@ -13,9 +13,9 @@ from types import FrameType
 def heeded() -> Iterator[Callable[[], None]]:
     """Yields a function that raises KeyboardInterrupt if Ctrl-C was pressed since.
 
-    Python raises it wherever it is just then: in a finaliser, or in a library's bare except, it goes no further, and the
-    run would go on as if nothing had been pressed. Outside of the main thread, or where the program handles the signal
-    itself, nothing is changed.
+    Python raises it wherever it is just then. In a finaliser, or under a library's bare except, it goes no further, and
+    the run would go on as if nothing had been pressed. Outside of the main thread, or where the program handles the
+    signal itself, nothing is changed.
     """
     mine = threading.current_thread() is threading.main_thread()
     if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
