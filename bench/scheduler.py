@@ -93,7 +93,6 @@ class Scheduler:
         deadline: float = float("inf"),
         finished: Iterable[Record] = (),
         spent_s: defaultdict[str, float] | None = None,
-        stop: Callable[[], None] = lambda: None,
     ) -> None:
         self.config, self.plan, self.machine = config, plan, machine
         self.ceilings, self.save, self.watcher = ceilings, save, watcher
@@ -104,7 +103,6 @@ class Scheduler:
         self.plugins = list(config.plugins)
         # seconds by what they went to: the steps of cases, and `measured`, those inside of timed calls
         self.spent_s = defaultdict(float) if spent_s is None else spent_s
-        self.stop = stop  # raises what ends the run, if something asked for that
         self.finished: dict[str, Record] = {}
         for record in finished:
             self.finished[record.case_id] = record
@@ -259,7 +257,6 @@ class Scheduler:
 
         Raises OutOfMemory, with nothing saved, for a case that may wait.
         """
-        self.stop()
         began = time.monotonic()
         try:
             return turn.child.call(function, *args, timeout_s=self.config.timeout)

@@ -29,7 +29,6 @@ from .plan import Plan, Source, ask, make_plan
 from .progress import Quiet, Watching
 from .resumed import what_changed
 from .scheduler import Scheduler
-from .stopping import heeded
 
 INPUTS = "inputs"
 """Folder of a run that keeps the input captured for it."""
@@ -150,26 +149,24 @@ def _measure(
 
     with watching.measuring(plan, len(records)) as watcher, _room():
         try:
-            with heeded() as stop:
-                start = time.monotonic()
-                table = _ceilings(plan, run.ceilings, watcher.step)
-                spent["ceilings"] += time.monotonic() - start
-                run = run.model_copy(update={"ceilings": list(table.values())})
-                folder.write_run(run)
-                scheduler = Scheduler(
-                    config,
-                    plan,
-                    machine=run.machine.fingerprint,
-                    ceilings=lambda case: table[_setting(case)],
-                    save=save,
-                    watcher=watcher,
-                    deadline=deadline,
-                    finished=records,
-                    spent_s=spent,
-                    stop=stop,
-                )
-                scheduler.run()
-                folder.write_run(accounted(_now()))
+            start = time.monotonic()
+            table = _ceilings(plan, run.ceilings, watcher.step)
+            spent["ceilings"] += time.monotonic() - start
+            run = run.model_copy(update={"ceilings": list(table.values())})
+            folder.write_run(run)
+            scheduler = Scheduler(
+                config,
+                plan,
+                machine=run.machine.fingerprint,
+                ceilings=lambda case: table[_setting(case)],
+                save=save,
+                watcher=watcher,
+                deadline=deadline,
+                finished=records,
+                spent_s=spent,
+            )
+            scheduler.run()
+            folder.write_run(accounted(_now()))
         except KeyboardInterrupt:
             with contextlib.suppress(ResultsError):
                 folder.write_run(accounted(None))
