@@ -9,7 +9,7 @@ from typing import Any
 
 from ..results.record import case_id, group_id
 
-MODES = ("forward", "train")
+MODES = ("forward", "train", "decode")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda")
 
@@ -22,12 +22,14 @@ class Case:
     params: Mapping[str, Any] = field(hash=False)
     """All hyper-parameters, defaults included, so that a changed default is a different case."""
     mode: str
+    """`forward`, `train` (forward and backward), or `decode`: one token, the last of `n_k`, after all before it."""
     causal: bool
     batch: int
     heads: int
     kv_heads: int
     n_q: int
     n_k: int
+    """Keys, that of a decoded token itself included."""
     head_dim: int
     dtype: str
     device: str
@@ -56,13 +58,24 @@ class Case:
     def setting(self) -> str:
         """What the cases of a group share, in words."""
         kind = "causal" if self.causal else "non-causal"
+        if self.mode == "decode":
+            return f"{self.mode} {kind} {self.dtype} {self.device} {self.inputs}, the last of {self.n_k} tokens"
         length = f"N {self.n_k}" if self.n_q == self.n_k else f"{self.n_q} queries, {self.n_k} keys"
         return f"{self.mode} {kind} {self.dtype} {self.device} {self.inputs}, {length}"
 
     def series(self) -> tuple[Any, ...]:
-        """What stays the same while a variant's length grows."""
+        """What stays the same while a variant's length grows: as many queries as keys, or some number of queries."""
         rest = {k: v for k, v in self.identity().items() if k not in ("n_q", "n_k", "params")}
-        return (*rest.values(), repr(sorted(self.params.items())))
+        queries = "square" if self.n_q == self.n_k and self.mode != "decode" else self.n_q
+        return (*rest.values(), repr(sorted(self.params.items())), queries)
+
+    def reasons_against(self) -> list[str]:
+        """Why no variant can be measured so; [] where it depends on the variant."""
+        if self.mode == "decode" and not self.causal:
+            return ["decoding is causal: a new token sees those before it, and there are none after it"]
+        if self.mode == "decode" and self.n_k < 2:
+            return ["a decode step needs a token before its own: the least length is 2"]
+        return []
 
 
 def groups(cases: Iterable[Case]) -> list[list[Case]]:

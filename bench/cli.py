@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,9 @@ for command in (list_command, show, check, new, compare):
 @click.option("--dtypes", metavar="T,…", help="float32, bfloat16, float16, float64.")
 @click.option("--devices", metavar="D,…", help="cpu, cuda.")
 @click.option("--threads", metavar="N,…", help="CPU threads.")
-@click.option("--inputs", metavar="I,…", help="gaussian, captured, captured:FILE.safetensors.")
+@click.option(
+    "--inputs", metavar="I,…", help="gaussian, gaussian:2, structured, local, topics, needle, captured, captured:FILE."
+)
 @click.option("--batch", metavar="N", help="Batch size.")
 @click.option("--heads", metavar="N", help="Query heads.")
 @click.option("--kv-heads", metavar="N", help="Key/value heads; they divide the query heads.")
@@ -284,13 +287,15 @@ def capture(
 
 @main.group()
 def plot() -> None:
-    """Draw what figures do not tell: which tokens each query attends to (pattern)."""
+    """Draw which tokens each query attends to: under a variant (pattern), on each kind of input (inputs)."""
 
 
 @plot.command("pattern")
 @click.argument("names", metavar="NAME[,NAME…]")
 @click.option("--seq-len", metavar="N", default="64", show_default=True, help="Tokens.")
-@click.option("--inputs", metavar="I", default="gaussian", show_default=True, help="Also captured, captured:FILE.")
+@click.option(
+    "--inputs", metavar="I", default="gaussian", show_default=True, help="As for run: structured, captured, …."
+)
 @click.option("--head", metavar="I", default="0", show_default=True, help="Which head, counted from 0.")
 @click.option("--layer", metavar="I", help="Which layer of captured inputs; the first by default.")
 @click.option(
@@ -352,6 +357,41 @@ def plot_pattern(
         echo_json({"file": str(path), "patterns": drawn, "left_out": sheet.left_out})
     else:
         click.echo(f"{path}: {', '.join(p.spec for p in sheet.patterns)}")
+
+
+@plot.command("inputs")
+@click.argument("names", metavar="[NAME,…]", default="")
+@click.option("--seq-len", metavar="N", help="Tokens; all that the capture has by default.")
+@click.option("--capture", metavar="FILE", help="A capture to stand beside; the packaged model's by default.")
+@click.option("--head", metavar="I", default="0", show_default=True, help="Which head is shown, counted from 0.")
+@click.option("--seed", metavar="N", default="0", show_default=True, help="Seed of what is drawn.")
+@click.option("--out", metavar="FILE", default="inputs.png", show_default=True, help="A .png, .svg or .pdf.")
+@json_option
+def plot_inputs(
+    names: str, seq_len: str | None, capture: str | None, head: str, seed: str, out: str, as_json: bool
+) -> None:
+    """Draw what attention on each kind of input looks like, and its statistics beside those of a real model.
+
+    NAME is an input that run takes, such as gaussian:2 or topics; by default all are drawn.
+    """
+    from ..reports.distributions import save_inputs
+    from ..reports.pattern import check_format
+    from .distributions.look import SHOWN, look
+
+    check_format(Path(out))  # before anything takes time
+    sheet = look(
+        [name.strip() for name in names.split(",")] if names else SHOWN,
+        seq_len=None if seq_len is None else whole_number("seq_len", seq_len),
+        capture=None if capture is None else Path(capture),
+        head=whole_number("head", head),
+        seed=whole_number("seed", seed),
+    )
+    path = save_inputs(sheet, Path(out))
+    if as_json:
+        found = [{"name": one.name, **asdict(one.statistics), "missed": one.missed} for one in sheet.looks]
+        echo_json({"file": str(path), "inputs": found})
+    else:
+        click.echo(f"{path}: {', '.join(one.name for one in sheet.looks)}")
 
 
 # -- output -----------------------------------------------------------------------------------------------------

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from .case import Case
+
+if TYPE_CHECKING:
+    from ..variants.api import Variant
+
 BACKWARD = 2.5
 """The backward pass of attention over its forward: five matrix products against two."""
+
+
+def needed(attn: Variant, case: Case) -> int:
+    """Operations that the definition needs for a case: forward, with the backward pass when training, or a decode step.
+
+    A step needs what its token adds to the tokens before it. That holds for a cache, where it is one row of scores, and
+    for a recurrence, whose operations for a whole length are those of all its steps.
+    """
+    if case.mode != "decode":
+        forward = attn.flops_needed(case)
+        return round(forward * (1 + BACKWARD)) if case.mode == "train" else forward
+    prompt, whole = (replace(case, mode="forward", n_q=n, n_k=n) for n in (case.n_k - 1, case.n_k))
+    return attn.flops_needed(whole) - (attn.flops_needed(prompt) if prompt.n_k else 0)
 
 
 def count(call: Callable[[], object]) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import inputs
+from . import distributions, inputs
 from .captured import CaptureInfo, read_info, reason_against
 from .case import Case
 from .config import Config, Sweep
@@ -154,7 +154,8 @@ def shape_of(sweep: Sweep, name: str, length: int, sources: dict[str, Source]) -
     }
     source = sources.get(name)
     if source is None:
-        return shape, []
+        why_not = distributions.reason_against(name, sweep.head_dim)
+        return shape, [why_not] if why_not else []
     if source.info is None:
         return shape, [source.why_not or "captured input is not to be had"]
     info = source.info

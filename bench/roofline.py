@@ -40,9 +40,14 @@ def share(case: Case, flops_needed: int, time_s: float, ceilings: Ceilings) -> f
     """The least time that the ceilings allow for what the case needs, over the time it took.
 
     What it needs: the definition's operations, and one pass over inputs and outputs (over their gradients too, when
-    training). 1 is a perfect roofline; a variant that does more work than its definition needs falls below.
+    training). A decode step reads of its state one number for each multiply-add, which the query heads of a group
+    share. 1 is a perfect roofline; a variant that does more work than its definition needs falls below.
     """
-    numbers = case.batch * case.head_dim * (2 * case.heads * case.n_q + 2 * case.kv_heads * case.n_k)
+    if case.mode == "decode":
+        token = case.batch * case.head_dim * (2 * case.heads + 2 * case.kv_heads)
+        numbers = token + flops_needed * case.kv_heads // (2 * case.heads)
+    else:
+        numbers = case.batch * case.head_dim * (2 * case.heads * case.n_q + 2 * case.kv_heads * case.n_k)
     passes = 2 if case.mode == "train" else 1
     needed_bytes = passes * numbers * BYTES[case.dtype]
     return max(flops_needed / ceilings.matmul_flops_per_s, needed_bytes / ceilings.copy_bytes_per_s) / time_s

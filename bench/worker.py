@@ -5,6 +5,7 @@ Each function here runs in a child process (see `process.Child`): it takes the c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,9 @@ from ..variants import registry
 from ..variants.api import State as DecodeState
 from ..variants.api import Variant, get, make_extras
 from ..variants.registry import load_plugin
-from . import error, fidelity, flops, inputs, memory
+from . import compiling, error, fidelity, fidelity_nulls, flops, inputs, memory
 from .case import Case
+from .decoding import Decoder
 from .timing import Stopwatch
 
 State = dict[str, Any]
@@ -41,23 +43,23 @@ def set_up(state: State, case: Case, plugins: list[str], capture: str | None, ke
             memory.keep_heap()
     torch.manual_seed(case.seed)
     attn = get(case.variant, **case.params)
-    q, k, v = inputs.draw(case, capture)
+    with compiling.from_scratch() if case.compiled else contextlib.nullcontext():
+        answer = _prepare(state, attn, case, capture)
+    return {**answer, "held_bytes": max(0, memory.resident() - before) if answer["correct"] else 0}
+
+
+def _prepare(state: State, attn: Variant, case: Case, capture: str | None) -> dict[str, Any]:
+    (q, k, v), realised = inputs.realise(case, capture)
     extras: dict[str, Any] = make_extras(attn, q, k, v, seed=case.seed)
-    train = case.mode == "train"
-    rows = error.sample_rows(case.n_q, case.n_k, case.batch * case.heads, seed=case.seed)
-    wide = case.dtype in NARROW and "float32" in attn.supports.dtypes
-    for dtype in (torch.float32, q.dtype) if wide else (q.dtype,):
-        # rounding in a narrow dtype can hide a small slip, so the same numbers are checked in float32 first
-        x, y, z, *more = (tensor.to(dtype) for tensor in (q, k, v, *extras.values()))
-        named = dict(zip(extras, more, strict=True))
-        verdict, out = error.check(
-            attn, x, y, z, causal=case.causal, train=train, rows=rows, seed=case.seed, extras=named
-        )
-        if not verdict.correct:
-            break
-    fields = error.as_fields(verdict)
+    form = compiling.compiled(attn, case.mode) if case.compiled else attn
+    if case.mode == "decode":
+        rows = torch.tensor([case.n_k - 1])
+    else:
+        rows = error.sample_rows(case.n_q, case.n_k, case.batch * case.heads, seed=case.seed)
+    verdict, out, decoder = _check(attn, form, case, (q, k, v), extras, rows)
+    fields = error.as_fields(verdict) | realised.as_fields()
     if not verdict.correct:
-        return {"correct": False, "problem": verdict.problem, "fields": fields, "held_bytes": 0}
+        return {"correct": False, "problem": verdict.problem, "fields": fields}
     if attn.kind == "approximate":
         found = fidelity.fidelity(out, q, k, v, causal=case.causal, rows=rows.to(q.device))
         fields |= {
@@ -65,18 +67,66 @@ def set_up(state: State, case: Case, plugins: list[str], capture: str | None, ke
             "fidelity_cosine": found.cosine,
             "fidelity_error_uniform": found.error_uniform,
         }
-    call = make_call(attn, case, q, k, v, extras)
+    if fidelity_nulls.chooses_keys(attn):
+        fields |= fidelity_nulls.as_fields(
+            fidelity_nulls.kept(attn, q, k, v, causal=case.causal, rows=rows.to(q.device), extras=extras)
+        )
+    prefill: Callable[[], tuple[Tensor, DecodeState]] | None = None
+    if decoder is not None:
+        assert decoder.step is not None, "what was found correct was called"
+        call: Callable[[], object] = decoder.step  # it has copies of its own of what it needs
+        first_s, earlier_s = decoder.first_call_s, decoder.step.compile_s
+    else:
+        call = make_call(form, case, q, k, v, extras)
+        first_s, earlier_s = verdict.first_call_s, 0.0
+        if attn.supports.decode and case.causal and case.mode == "forward" and case.n_q == case.n_k:
+            prefill = functools.partial(attn.prefill, q, k, v, **extras)
     memory.trim_heap()  # what the check has used is not what a call needs
     stopwatch = Stopwatch(call, case.device)
     fields["warmup_s"] = stopwatch.warm_up()
-    if attn.compiles:
-        fields["compile_s"] = max(0.0, verdict.first_call_s - stopwatch.call_s)
+    if attn.compiles or case.compiled:
+        fields["compile_s"] = earlier_s + max(0.0, first_s - stopwatch.call_s)
+    if case.compiled:
+        fields["graph_breaks"] = compiling.graph_breaks()
     fields["calls_per_sample"] = stopwatch.calls
-    prefill = None
-    if attn.supports.decode and case.causal and case.mode == "forward" and case.n_q == case.n_k:
-        prefill = functools.partial(attn.prefill, q, k, v, **extras)
     state.update(stopwatch=stopwatch, call=call, case=case, attn=attn, prefill=prefill)
-    return {"correct": True, "problem": None, "fields": fields, "held_bytes": max(0, memory.resident() - before)}
+    return {"correct": True, "problem": None, "fields": fields}
+
+
+def _check(
+    attn: Variant,
+    form: Variant,
+    case: Case,
+    qkv: tuple[Tensor, Tensor, Tensor],
+    extras: dict[str, Tensor],
+    rows: Tensor,
+) -> tuple[error.Check, Tensor, Decoder | None]:
+    """Holds `form`, which is `attn` itself or compiled, to the definition with the case's inputs and in its mode.
+
+    Rounding in a narrow dtype can hide a small slip, so the same numbers are checked in float32 first; of a compiled
+    form that is the code it was compiled from.
+    """
+    own = qkv[0].dtype
+    wide = case.dtype in NARROW and "float32" in attn.supports.dtypes
+    for dtype in (torch.float32, own) if wide else (own,):
+        tried = form if dtype == own else attn
+        decoder = Decoder(tried) if case.mode == "decode" else None
+        x, y, z = (tensor.to(dtype) for tensor in qkv)
+        verdict, out = error.check(
+            tried,
+            x,
+            y,
+            z,
+            causal=case.causal,
+            train=case.mode == "train",
+            rows=rows,
+            seed=case.seed,
+            extras={name: tensor.to(dtype) for name, tensor in extras.items()},
+            fast=decoder,
+        )
+        if not verdict.correct:
+            break
+    return verdict, out, decoder
 
 
 def rest(state: State) -> None:
@@ -96,14 +146,16 @@ def weigh(state: State) -> dict[str, Any]:
     return {
         "peak_bytes": memory.allocator_peak(call, case.device),
         "peak_rss_bytes": memory.resident_peak(call) if case.device == "cpu" else None,
-        "flops": flops.count(call) if attn.counts_flops else None,
-        "state_bytes": _state_bytes(prefill) if prefill is not None else None,
+        "flops": flops.count(call) if attn.counts_flops and not case.compiled else None,
+        "state_bytes": _state_bytes(call if case.mode == "decode" else prefill),
     }
 
 
-def _state_bytes(prefill: Callable[[], tuple[Tensor, DecodeState]]) -> int:
+def _state_bytes(keeping: Callable[[], tuple[Tensor, DecodeState]] | None) -> int | None:
+    if keeping is None:
+        return None
     with torch.no_grad():
-        return prefill()[1].nbytes
+        return keeping()[1].nbytes
 
 
 def make_call(
@@ -137,17 +189,21 @@ def describe(state: State, cases: list[Case], plugins: list[str]) -> list[dict[s
     described = []
     for case in cases:
         attn = get(case.variant, **case.params)
-        reasons = _no_device(case) or attn.reasons_against(case)
-        needed = attn.flops_needed(case)
+        reasons = _no_device(case) or [*case.reasons_against(), *attn.reasons_against(case)]
+        if case.compiled and not reasons:
+            reasons = compiling.reasons_against(attn, case)
+        time, space = attn.complexity.time, attn.complexity.memory
+        if case.mode == "decode":
+            time, space = None, attn.complexity.state  # declared of it is how its state grows, and so its memory
         described.append(
             {
                 "reasons": reasons,
                 "fields": {
                     "family": attn.family,
                     "kind": attn.kind,
-                    "declared_time_exponent": float(attn.complexity.time),
-                    "declared_memory_exponent": float(attn.complexity.memory),
-                    "flops_needed": round(needed * (1 + flops.BACKWARD)) if case.mode == "train" else needed,
+                    "declared_time_exponent": None if time is None else float(time),
+                    "declared_memory_exponent": None if space is None else float(space),
+                    "flops_needed": flops.needed(attn, case),
                 },
             }
         )

@@ -65,7 +65,7 @@ def save_pattern(pattern: Pattern, path: Path) -> Path:
         scale = figure.add_axes(((width - right + 0.15) / width, bottom / height, 0.14 / width, side / height))
         _scale(figure, image, scale, pattern.signed)
         figure.text(0.15 / width, 0.1 / height, "\n".join(lines), fontsize=7.5, color="#555555", va="bottom")
-        return _write(figure, path, pattern.spec)
+        return write_figure(figure, path, pattern.spec)
 
 
 def save_sheet(patterns: Sequence[Pattern], left_out: dict[str, str], path: Path, *, merge: bool) -> Path:
@@ -108,7 +108,7 @@ def save_sheet(patterns: Sequence[Pattern], left_out: dict[str, str], path: Path
                 figure.text(x / width, detail / height, "\n".join(rest), fontsize=6.2, color="#555555", va="bottom")
             y -= under
         figure.text(0.15 / width, 0.1 / height, "\n".join(caption), fontsize=7.5, color="#555555", va="bottom")
-        return _write(figure, path, TITLE)
+        return write_figure(figure, path, TITLE)
 
 
 # -- parts ------------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def _head(group: Sequence[Pattern], mixed: bool) -> tuple[list[str], list[str]]:
     return names, textwrap.wrap("; ".join([*side, *filter(None, params)]), 38)
 
 
-def _write(figure: Figure, path: Path, title: str) -> Path:
+def write_figure(figure: Figure, path: Path, title: str) -> Path:
     """Raises ReportsError for a format that is not known and for a place that cannot be written."""
     check_format(path)
     metadata = {"Title": title, **FORMATS[path.suffix.lower()]}

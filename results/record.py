@@ -62,6 +62,7 @@ class Record(BaseModel):
     kv_heads: int = Field(ge=1)
     n_q: int = Field(ge=1)
     n_k: int = Field(ge=1)
+    """Keys that the last query sees; when decoding, that of the new token included."""
     head_dim: int = Field(ge=1)
     dtype: str
     device: str
@@ -95,7 +96,9 @@ class Record(BaseModel):
     """Why sampling ended: the interval was as narrow as asked, or the case's time or the rounds were used up."""
     warmup_s: float | None = None
     compile_s: float | None = None
-    """Time of the first call of a variant that compiles, less one steady call."""
+    """Time of the first call of a variant that compiles or was compiled, less one steady call."""
+    graph_breaks: int | None = None
+    """How often torch.compile left its graph and went on in plain Python, where the case is compiled."""
     baseline: str | None = None
     """The variant that `ratio` divides by: the fastest exact one of the group."""
     ratio: float | None = None
@@ -117,7 +120,7 @@ class Record(BaseModel):
     flops: int | None = None
     """Operations of matrix products that the call really did, where torch's counter sees them all."""
     flops_needed: int | None = None
-    """Operations that the definition needs; 3.5 times the forward's when training."""
+    """Operations that the definition needs; 3.5 times the forward's when training, the last token's when decoding."""
     ceiling_share: float | None = None
     """The least time that this machine's measured ceilings allow for flops_needed and the inputs and outputs, over
     time_s."""
@@ -138,6 +141,37 @@ class Record(BaseModel):
     """Mean over rows of the cosine between output and softmax attention's."""
     fidelity_error_uniform: float | None = None
     """The null: fidelity_error of giving every query the plain mean of the values it may see."""
+    fidelity_keys: float | None = None
+    """Keys that a query keeps, on average, of a variant that keeps some and leaves out others: its budget."""
+    fidelity_mass: float | None = None
+    """Mass of softmax attention on the keys that are kept."""
+    fidelity_mass_window: float | None = None
+    """The null: that of as many nearest keys."""
+    fidelity_mass_oracle: float | None = None
+    """That of as many keys with the highest scores: the most there is."""
+    fidelity_error_window: float | None = None
+    """The null: fidelity_error of softmax over as many nearest keys."""
+    fidelity_error_oracle: float | None = None
+    """fidelity_error of softmax over as many keys with the highest scores."""
+
+    # what softmax attention on these inputs is like: see results/distributions.py
+    inputs_effective_keys: float | None = None
+    """exp of the mean entropy of a query's weights."""
+    inputs_mass_first: float | None = None
+    inputs_mass_local: float | None = None
+    """Mass on keys nearer than 64."""
+    inputs_mass_hitters: float | None = None
+    """Mass on a head's 20 keys with the most, the first left out."""
+    inputs_mass_top: float | None = None
+    """Mass on each query's 64 highest."""
+    inputs_mass_planted: float | None = None
+    """Mass on the keys that a drawn distribution has planted for each query."""
+    inputs_key_rank: float | None = None
+    """Directions that hold 90 % of the keys' variance."""
+    inputs_strengths: dict[str, float] | None = None
+    """By which factor each part of the scores counts, where they were fitted to target statistics."""
+    inputs_missed: list[str] | None = None
+    """A sentence for each target statistic that was not reached."""
 
     machine: str
     """Fingerprint of the machine and its libraries; `run.json` spells it out."""
