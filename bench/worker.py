@@ -192,9 +192,10 @@ def describe(state: State, cases: list[Case], plugins: list[str]) -> list[dict[s
         reasons = _no_device(case) or [*case.reasons_against(), *attn.reasons_against(case)]
         if case.compiled and not reasons:
             reasons = compiling.reasons_against(attn, case)
-        time, space = attn.complexity.time, attn.complexity.memory
-        if case.mode == "decode":
-            time, space = None, attn.complexity.state  # declared of it is how its state grows, and so its memory
+        # of a decode step it is declared how its state grows, and so its memory
+        step = case.mode == "decode"
+        time = None if step else attn.complexity.time
+        space = attn.complexity.state if step else attn.complexity.memory
         described.append(
             {
                 "reasons": reasons,

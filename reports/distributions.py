@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..results.distributions import HITTERS, LOCAL, TOP, Look, Sheet
 from .figures import RC
 from .palette import LIGHT
-from .pattern import TICKS, _write
+from .pattern import TICKS, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
