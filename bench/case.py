@@ -73,8 +73,8 @@ class Case:
         """Why no variant can be measured so; [] where it depends on the variant."""
         if self.mode == "decode" and not self.causal:
             return ["decoding is causal: a new token sees those before it, and there are none after it"]
-        if self.mode == "decode" and self.n_k < 2:
-            return ["a decode step needs a token before its own: the least length is 2"]
+        if self.mode == "decode" and self.n_k < 3:
+            return ["a decode step is measured after a prompt and a first step: the least length is 3"]
         return []
 
 

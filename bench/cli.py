@@ -75,7 +75,9 @@ for command in (list_command, show, check, new, compare):
 @click.option("--preset", metavar="NAME", help="quick, standard or long.")
 @click.option("--variants", metavar="A,B(x=1)", help="Names with parameters, or all.")
 @click.option("--seq-lens", metavar="N,…", help="Sequence lengths.")
-@click.option("--modes", metavar="M,…", help="forward, train.")
+@click.option("--query-lens", metavar="N,…", help="Queries; as many as keys by default.")
+@click.option("--modes", metavar="M,…", help="forward, train (forward and backward), decode (one token).")
+@click.option("--compiled/--eager", default=None, help="Measure what torch.compile makes of each variant.")
 @click.option("--causal/--no-causal", default=None, help="Only causal, or only non-causal, attention.")
 @click.option("--dtypes", metavar="T,…", help="float32, bfloat16, float16, float64.")
 @click.option("--devices", metavar="D,…", help="cpu, cuda.")
@@ -84,6 +86,7 @@ for command in (list_command, show, check, new, compare):
     "--inputs", metavar="I,…", help="gaussian, gaussian:2, structured, local, topics, needle, captured, captured:FILE."
 )
 @click.option("--batch", metavar="N", help="Batch size.")
+@click.option("--shape", metavar="NAME", help="Heads and head dimension of a model, e.g. llama-3-8b; list shows all.")
 @click.option("--heads", metavar="N", help="Query heads.")
 @click.option("--kv-heads", metavar="N", help="Key/value heads; they divide the query heads.")
 @click.option("--head-dim", metavar="N", help="Head dimension.")
@@ -121,6 +124,9 @@ def run(
     from .sweep import Interrupted, execute
     from .sweep import resume as go_on
 
+    if options["shape"] == "list":
+        _echo_shapes(as_json)
+        return
     watching: Watching = Terminal() if sys.stderr.isatty() else Quiet()
     asked = {key: value for key, value in options.items() if value not in (None, ())}
     try:
@@ -142,15 +148,27 @@ def run(
     _conclude(done, named, with_report, as_json)
 
 
+def _echo_shapes(as_json: bool) -> None:
+    from .model_shapes import model_shapes
+
+    if as_json:
+        echo_json([asdict(shape) for shape in model_shapes().values()])
+        return
+    for shape in model_shapes().values():
+        numbers = f"{shape.heads:>4} heads {shape.kv_heads:>4} key/value heads of {shape.head_dim:>3}"
+        click.echo(f"{shape.name:<16}{numbers}   {shape.source}")
+
+
 GRID_OPTIONS = frozenset(
     (
         *("variants", "seq_lens", "modes", "causal", "dtypes", "devices", "threads", "inputs"),
-        *("batch", "heads", "kv_heads", "head_dim", "seed"),
+        *("query_lens", "compiled", "shape", "batch", "heads", "kv_heads", "head_dim", "seed"),
     )
 )
 """Options that describe a sweep: with any of them, and neither file nor preset, they are the whole of it."""
 
-NUMBERS = frozenset(("seq_lens", "threads", "batch", "heads", "kv_heads", "head_dim", "seed"))
+LISTS = ("seq_lens", "query_lens", "threads")
+NUMBERS = frozenset((*LISTS, "batch", "heads", "kv_heads", "head_dim", "seed"))
 
 
 def _typed(options: dict[str, Any]) -> dict[str, Any]:
@@ -161,7 +179,7 @@ def _typed(options: dict[str, Any]) -> dict[str, Any]:
             typed[key] = list(value)
         elif key in NUMBERS:
             parts = [whole_number(key, part) for part in value.split(",")]
-            typed[key] = parts if key in ("seq_lens", "threads") else _one(key, parts)
+            typed[key] = parts if key in LISTS else _one(key, parts)
         else:
             typed[key] = value
     return typed
@@ -271,8 +289,6 @@ def capture(
     count = whole_number("windows", windows)
     info = capturing.capture(model, text, out, layers=chosen, seq_len=length, windows=count)
     if as_json:
-        from dataclasses import asdict
-
         echo_json({key: value for key, value in asdict(info).items() if key != "tokens"})
         return
     click.echo(

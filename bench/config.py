@@ -21,6 +21,7 @@ from .case import DEVICES, DTYPES, MODES
 from .environment import cores
 from .errors import ConfigError
 from .inputs import check_name
+from .model_shapes import model_shape
 
 PRESETS = ("quick", "standard", "long")
 DEFAULT_PRESET = "quick"
@@ -59,6 +60,9 @@ class Sweep(BaseModel):
     variants: Names = ["all"]
     """Names, with parameters where they differ from the defaults. `all` is every other registered variant."""
     seq_lens: Sizes = [1024]
+    """Keys; queries too, but for `query_lens` and for decode, which has one."""
+    query_lens: Sizes | None = None
+    """Queries, each length with every one of `seq_lens`; as many as keys where it is not given."""
     modes: Names = ["forward"]
     causal: Flags = [True]
     dtypes: Names = ["float32"]
@@ -67,7 +71,11 @@ class Sweep(BaseModel):
         list[Annotated[int, Field(ge=1, le=4096, strict=True)]], BeforeValidator(_listed), Field(min_length=1)
     ] = Field(default_factory=lambda: [cores()])
     inputs: Names = ["gaussian"]
+    compiled: Flags = [False]
+    """Whether torch.compile compiles the variant; its compile time is recorded apart."""
     batch: Size = 1
+    shape: str | None = None
+    """A model whose heads, kv_heads and head_dim are meant, in place of these three: see model_shapes.toml."""
     heads: Size = 4
     kv_heads: Size | None = None
     """Key/value heads; as many as query heads where it is not given."""
@@ -90,6 +98,19 @@ class Sweep(BaseModel):
         for value in values:
             check_name(value)
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shaped(cls, data: Any) -> Any:
+        """A model's name becomes its numbers, which a run keeps whatever the file of shapes says later."""
+        if not isinstance(data, Mapping) or data.get("shape") is None:
+            return data
+        found = model_shape(str(data["shape"]))
+        numbers = {"heads": found.heads, "kv_heads": found.kv_heads, "head_dim": found.head_dim}
+        for key, value in numbers.items():
+            if data.get(key) not in (None, value):
+                raise ValueError(f"shape {found.name} has {key} {value}; leave out {key}, or the shape")
+        return {**data, **numbers, "shape": found.name}
 
     @model_validator(mode="after")
     def _divides(self) -> Sweep:

@@ -1,8 +1,8 @@
-"""One decode step: the last of N tokens, from the state that the N - 1 tokens before it left behind.
+"""One decode step: the last of N tokens, from the state that those before it left behind.
 
 What a step includes: the public `decode` of the contract, with its checks of shapes, and the new state that it returns.
-A state is never written to, so a variant that keeps all keys and values copies them all, with one more at the end, in
-every step; a server that appends in place does not pay for that copy. A state of fixed size is written anew as well.
+A variant that keeps all keys and values writes the new ones behind them, into memory kept free, as a server's cache
+does; a state of fixed size is written anew.
 
 Lengths that are multiples of a block are those where a step ends one: it sees the block whole, and pays for what a
 variant makes of a block when it ends.
@@ -26,26 +26,32 @@ if TYPE_CHECKING:
 class Step:
     """A decode step that can be repeated: every call starts from the same state.
 
-    `tensors` holds q (B, H, N, D), k and v (B, Hkv, N, ·) and extras, N at least 2.
+    `tensors` holds q (B, H, N, D), k and v (B, Hkv, N, ·) and extras, N at least 3: the token before the last is
+    decoded as well, so that a cache has found its memory before the step that is timed.
     """
 
     def __init__(self, attn: Variant, tensors: Mapping[str, Tensor]) -> None:
         n = tensors["k"].shape[2]
         # What decoding keeps is made of keys, values and their extras. Where queries may be fewer than keys, the
         # prompt's last one is enough: all N of them would cost `naive` N² memory for outputs that nobody reads.
-        asking = slice(n - 2 if attn.supports.cross else 0, n - 1)
-        prompt = _tokens(attn, tensors, asking, slice(0, n - 1))
+        asking = slice(n - 3 if attn.supports.cross else 0, n - 2)
+        prompt = _tokens(attn, tensors, asking, slice(0, n - 2))
         self.attn = attn
         self.prefill_s, self.state = _prefill(attn, prompt)
         self.compile_s = 0.0
         """Time by which the prompt's first pass was longer than its second, where the variant compiles."""
         if attn.compiles:
             self.compile_s = max(0.0, self.prefill_s - _prefill(attn, prompt)[0])
-        last = slice(n - 1, n)
+        before, last = slice(n - 2, n - 1), slice(n - 1, n)
+        with torch.no_grad():
+            start = time.perf_counter()
+            _, self.state = attn.decode(**_tokens(attn, tensors, before, before), state=self.state)
+            self.first_s = time.perf_counter() - start
         self.inputs = _tokens(attn, tensors, last, last)
 
     def __call__(self) -> tuple[Tensor, State]:
         """Output (B, H, 1, Dv) and the state after N tokens."""
+        self.state.rewind()
         with torch.no_grad():
             return self.attn.decode(**self.inputs, state=self.state)
 
@@ -65,7 +71,7 @@ class Decoder:
         seen, kept = step.state.seen, {name: x.clone() for name, x in step.state.tensors.items()}
         start = time.perf_counter()
         out, after = step()
-        self.first_call_s = time.perf_counter() - start
+        self.first_call_s = step.first_s + time.perf_counter() - start
         # a state that grew, or was written to, would make every later call a step of another length
         now = step.state.tensors
         changed = [name for name in {*kept, *now} if name not in kept or name not in now or not _same(kept, now, name)]

@@ -34,5 +34,5 @@ def model_shape(name: str) -> ModelShape:
     found = model_shapes().get(name.lower())
     if found is None:
         near = suggest(name.lower(), list(model_shapes()))
-        raise ConfigError(f"unknown shape {name!r}; {near}. --shape list shows all with their sources")
+        raise ConfigError(f"unknown shape {name!r}; {near} `--shape list` shows all with their sources")
     return found

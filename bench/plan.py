@@ -5,6 +5,7 @@ What needs torch (which variants exist, what they refuse, capturing real input) 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -116,32 +117,28 @@ def expand(
         for variant, params in resolved[spec]
         if spec != "all" or variant not in named  # named with parameters of its own: not once more with the defaults
     ]
-    for name in sweep.inputs:
-        for length in sweep.seq_lens:
-            shape, reasons = shape_of(sweep, name, length, sources)
-            for device in sweep.devices:
-                for dtype in sweep.dtypes:
-                    for threads in sweep.threads:
-                        for causal in sweep.causal:
-                            for mode in sweep.modes:
-                                for variant, params in variants:
-                                    yield (
-                                        Case(
-                                            variant=variant,
-                                            params=params,
-                                            mode=mode,
-                                            causal=causal,
-                                            n_q=length,
-                                            n_k=length,
-                                            dtype=dtype,
-                                            device=device,
-                                            threads=threads,
-                                            inputs=name,
-                                            seed=sweep.seed,
-                                            **shape,  # type: ignore[arg-type]
-                                        ),
-                                        reasons,
-                                    )
+    for name, length in itertools.product(sweep.inputs, sweep.seq_lens):
+        shape, reasons = shape_of(sweep, name, length, sources)
+        grid = (sweep.devices, sweep.dtypes, sweep.threads, sweep.compiled, sweep.causal, sweep.modes)
+        for device, dtype, threads, compiled, causal, mode in itertools.product(*grid):
+            queries = [1] if mode == "decode" else sweep.query_lens or [length]
+            for n_q, (variant, params) in itertools.product(queries, variants):
+                case = Case(
+                    variant=variant,
+                    params=params,
+                    mode=mode,
+                    causal=causal,
+                    n_q=n_q,
+                    n_k=length,
+                    dtype=dtype,
+                    device=device,
+                    threads=threads,
+                    compiled=compiled,
+                    inputs=name,
+                    seed=sweep.seed,
+                    **shape,
+                )
+                yield case, reasons
 
 
 def shape_of(sweep: Sweep, name: str, length: int, sources: dict[str, Source]) -> tuple[dict[str, int], list[str]]:

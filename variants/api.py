@@ -183,8 +183,7 @@ class Variant:
     ) -> tuple[Tensor, State]:
         """One token more: q (B, H, 1, D), k (B, Hkv, 1, D), v (B, Hkv, 1, Dv) -> out (B, H, 1, Dv), new state."""
         self.check_decode()
-        keys, values = torch.cat([state["k"], k], dim=2), torch.cat([state["v"], v], dim=2)
-        state = self.keep(State(state.seen + 1, {"k": keys, "v": values}))
+        state = self.keep(state.append({"k": k, "v": v}))
         return self.attend_state(q, state, scale=scale, **extras), state
 
     def attend_state(self, q: Tensor, state: State, *, scale: float | None = None, **extras: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ and the fast form so choose alike.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -102,12 +103,12 @@ class ScoredBlocks(Variant):
         self, q: Tensor, k: Tensor, v: Tensor, state: State, *, scale: float | None = None
     ) -> tuple[Tensor, State]:
         self.check(q, k, v, causal=True, extras={})
-        keys, values = torch.cat([state["k"], k], dim=2), torch.cat([state["v"], v], dim=2)
-        summaries = state["summaries"]
+        state = state.append({"k": k, "v": v})
+        keys, values, summaries = state["k"], state["v"], state["summaries"]
         if keys.shape[2] % self.block == 0:
             summaries = torch.cat([summaries, self._summaries(keys[:, :, -self.block :])], dim=2)
         out = self._attend(q, keys, values, summaries, self.default_scale(q, scale))
-        return out, State(state.seen + 1, {"k": keys, "v": values, "summaries": summaries})
+        return out, replace(state, tensors={**state.tensors, "summaries": summaries})
 
     def _summaries(self, k: Tensor) -> Tensor:
         n = k.shape[2] // self.block

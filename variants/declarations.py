@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from .errors import VariantError
+
 FAMILIES = ("full", "sparse", "linear", "chunked")
 KINDS = ("exact", "approximate", "own")
+SPARE = 64
+"""Tokens that a cache which is full gets room for, at least."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,7 @@ class Identity:
     equals: str | Callable[..., Tensor]
     text: str = ""
     """The identity in words, where the two specs do not say it."""
-    extras: Mapping[str, float | tuple[float, ...] | Callable[[Tensor], Tensor]] = dataclasses.field(
-        default_factory=dict
-    )
+    extras: Mapping[str, float | tuple[float, ...] | Callable[[Tensor], Tensor]] = field(default_factory=dict)
     """Extras of `spec` set to a constant, to several along the last axis, or to what a function makes of the drawn one;
     the others are as drawn. The other side shares them all: a variant by name, a function as keywords."""
     prepare: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
@@ -92,12 +93,24 @@ class Identity:
     """Largest absolute difference allowed, in float64 on standard-normal input."""
 
 
+@dataclass
+class Room:
+    """The memory behind a cached tensor, with space for what is appended next."""
+
+    whole: Tensor
+    axis: int
+    filled: int
+    """Tokens written so far, by the latest of the states that share this memory."""
+
+
 @dataclass(frozen=True)
 class State:
     """What decoding needs of the past: named tensors, and how many tokens they have seen."""
 
     seen: int
     tensors: Mapping[str, Tensor]
+    rooms: Mapping[str, Room] = field(default_factory=dict, repr=False, compare=False)
+    """Of tensors that `append` has made."""
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
@@ -105,6 +118,54 @@ class State:
     @property
     def nbytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+    def append(self, new: Mapping[str, Tensor], axis: int = -2) -> State:
+        """The state after as many tokens more as `new` has along `axis`; tensors not named there stay as they are.
+
+        As in a server's cache, new tokens are written behind the old ones, into memory kept free for them: what a step
+        costs is the token, not a copy of the past. This state stays valid. Where two states grow from one, the second
+        has a copy of its own; so has one whose gradients are needed. Raises VariantError for another shape, dtype or
+        device than the past's.
+        """
+        tensors, rooms, count = dict(self.tensors), dict(self.rooms), 0
+        for name, x in new.items():
+            past, count = tensors[name], x.shape[axis]
+            if _but(past, axis) != _but(x, axis):
+                raise VariantError(
+                    f"{name} of the new token has {_words(x)}, that of the past {_words(past)}: only their lengths may "
+                    "differ"
+                )
+            if torch.is_grad_enabled() and (past.requires_grad or x.requires_grad):
+                tensors[name] = torch.cat([past, x], dim=axis)
+                rooms.pop(name, None)
+                continue
+            size = past.shape[axis] + count
+            room = rooms.get(name)
+            if room is None or room.filled != past.shape[axis] or room.whole.shape[axis] < size:
+                shape = list(past.shape)
+                shape[axis] = size + max(SPARE, size // 8)
+                room = rooms[name] = Room(past.new_empty(shape), axis, size)
+                room.whole.narrow(axis, 0, past.shape[axis]).copy_(past)
+            room.whole.narrow(axis, size - count, count).copy_(x)
+            room.filled = size
+            tensors[name] = room.whole.narrow(axis, 0, size)
+        return State(self.seen + count, tensors, rooms)
+
+    def rewind(self) -> None:
+        """Lets `append` write behind this state again. What has grown from it before is no longer valid."""
+        for name, room in self.rooms.items():
+            room.filled = self.tensors[name].shape[room.axis]
+
+
+def _but(x: Tensor, axis: int) -> tuple[object, ...]:
+    """What tensors must share to be joined along an axis."""
+    lengths = list(x.shape)
+    del lengths[axis]
+    return (*lengths, x.dtype, x.device)
+
+
+def _words(x: Tensor) -> str:
+    return f"shape {tuple(x.shape)} and dtype {str(x.dtype).removeprefix('torch.')} on {x.device}"
 
 
 class CaseLike(Protocol):

@@ -166,10 +166,9 @@ class Dsa(Variant):
         self, q: Tensor, k: Tensor, v: Tensor, state: State, *, scale: float | None = None, **extras: Tensor
     ) -> tuple[Tensor, State]:
         """One token more, with its own q_idx (B, h, 1, ·), k_idx (B, 1, ·) and w_idx (B, h, 1)."""
-        new = {"k": k, "v": v, "k_idx": extras["k_idx"]}
-        kept = {name: torch.cat([state[name], x], dim=-2) for name, x in new.items()}
-        out = self(q, kept["k"], kept["v"], causal=True, scale=scale, **{**extras, "k_idx": kept["k_idx"]})
-        return out, State(state.seen + 1, kept)
+        state = state.append({"k": k, "v": v, "k_idx": extras["k_idx"]})
+        out = self(q, state["k"], state["v"], causal=True, scale=scale, **{**extras, "k_idx": state["k_idx"]})
+        return out, state
 
     def visible_pairs(self, n_q: int, n_k: int, causal: bool) -> int:
         # a causal row has as many keys as in a window of k: the smaller of k and what it sees

@@ -19,7 +19,7 @@ N = 24,576 with the paper's sizes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -270,8 +270,8 @@ class Nsa(Variant):
         self, q: Tensor, k: Tensor, v: Tensor, state: State, *, scale: float | None = None, **extras: Tensor
     ) -> tuple[Tensor, State]:
         self.check(q, k, v, causal=True, extras=extras)
-        keys, values = torch.cat([state["k"], k], dim=2), torch.cat([state["v"], v], dim=2)
-        exact, pooled_v = state["pooled_k"], state["pooled_v"]
+        state = state.append({"k": k, "v": v})
+        keys, values, exact, pooled_v = (state[name] for name in ("k", "v", "pooled_k", "pooled_v"))
         if self._ended(keys.shape[2]) > exact.shape[2]:
             last = slice(-self.compress_size, None)
             exact = torch.cat([exact, self._pool(keys[:, :, last].detach(), torch.float64)], dim=2)
@@ -279,8 +279,7 @@ class Nsa(Variant):
             pooled_v = torch.cat([pooled_v, newest], dim=2)
         pooled = exact.to(k.dtype), pooled_v
         out = self._attend(q, keys, values, exact, pooled, self.default_scale(q, scale), extras["gates"])
-        tensors = {"k": keys, "v": values, "pooled_k": exact, "pooled_v": pooled_v}
-        return out, State(state.seen + 1, tensors)
+        return out, replace(state, tensors={**state.tensors, "pooled_k": exact, "pooled_v": pooled_v})
 
     def visible_pairs(self, n_q: int, n_k: int, causal: bool) -> int:
         """Of all three branches: compressed keys, keys of chosen blocks, keys of the window."""

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -203,16 +203,17 @@ class Reformer(Variant):
     ) -> tuple[Tensor, State]:
         """One token more: only it is hashed, and compared to the buckets of the others."""
         self.check(q, k, v, causal=True, extras=extras)
-        new = {"q": q, "v": v, "buckets": self.buckets(q)}
-        kept = {name: torch.cat([state[name], x], dim=3 if name == "buckets" else 2) for name, x in new.items()}
-        same = kept["buckets"] == new["buckets"]  # (B, H, rounds, N + 1)
+        new = self.buckets(q)
+        kept = state.append({"q": q, "v": v}).append({"buckets": new}, axis=-1)
+        kept = replace(kept, seen=state.seen + 1)
+        same = kept["buckets"] == new  # (B, H, rounds, N + 1)
         chunk = (same.cumsum(dim=-1) - 1) // self.chunk_size  # of the tokens in the new one's bucket
         seen = (same & (chunk >= chunk[..., -1:] - 1)).any(dim=2)  # (B, H, N + 1)
         seen[..., -1] = ~seen[..., :-1].any(dim=-1)
         values = repeat_heads(kept["v"], q.shape[1])
         keys = unit(kept["q"].to(wide(q.dtype))).to(q.dtype)
         out = attend(q, keys, values, scale=self.default_scale(q, scale), allowed=seen.unsqueeze(2))
-        return out, State(state.seen + 1, kept)
+        return out, kept
 
     def flops_needed(self, case: CaseLike) -> int:
         """Hashing, and attention over two chunks, in every round."""
