@@ -36,27 +36,6 @@ class Sums(NamedTuple):
     """(B, Hkv, 1, 1): largest b so far, so that no exponential overflows."""
 
 
-class Keys(NamedTuple):
-    """Exponents of some keys' features, w·x - ‖x‖²/2, not yet subtracted."""
-
-    along: Tensor
-    """w·x (B, Hkv, C, m)"""
-    half: Tensor
-    """‖x‖²/2 (B, Hkv, C, 1)"""
-
-    def largest(self) -> Tensor:
-        """Each key's largest exponent, (B, Hkv, C, 1), a constant to gradients."""
-        return self.along.detach().amax(dim=-1, keepdim=True) - self.half.detach()
-
-    def features(self, top: Tensor, dtype: torch.dtype) -> Tensor:
-        """exp(exponent - top), (B, Hkv, C, m).
-
-        The difference is rounded to `dtype`, not its exponential: the same relative error where a feature counts, near
-        a difference of 0, and half the work.
-        """
-        return (self.along - (self.half + top)).to(dtype).exp()
-
-
 @register(
     "performer",
     family="linear",
@@ -138,20 +117,21 @@ class Performer(Variant):
             rows = q[:, :, start : start + self.chunk_size].unflatten(1, (k.shape[1], -1))  # (B, Hkv, G, C, D)
             c = rows.shape[3]
             cols = slice(early + start, early + start + c)
-            keys, vc = self._keys(k[:, :, cols], scale), with_ones(v[:, :, cols], wide(v.dtype))
+            b = self._keys(k[:, :, cols], scale)  # (B, Hkv, C, m)
+            vc = with_ones(v[:, :, cols], wide(v.dtype))
             fq = self._query_features(rows.flatten(2, 3), scale, wide(q.dtype))  # (B, Hkv, G·C, m)
 
             # Each key's own maximum is its log weight; what a row knows so far sets the row's stabiliser. Every
             # exponential is at most 1, and nothing of a later key enters. All of it cancels, so no gradient is lost.
-            own = keys.largest()  # (B, Hkv, C, 1)
+            own = b.detach().amax(dim=-1, keepdim=True)  # (B, Hkv, C, 1)
             top = torch.maximum(own.cummax(dim=2).values, sums.top)  # (B, Hkv, C, 1), per row
             future = torch.ones(c, c, dtype=torch.bool, device=q.device).triu_(1)
             shrink = (own.mT - top).masked_fill(future, float("-inf")).exp().unsqueeze(2)  # (B, Hkv, 1, C, C)
-            inner = (fq @ keys.features(own, fq.dtype).mT).unflatten(2, (-1, c)) * shrink  # (B, Hkv, G, C, C)
+            inner = (fq @ (b - own).exp().mT).unflatten(2, (-1, c)) * shrink  # (B, Hkv, G, C, C)
             past = (sums.top - top).exp().unsqueeze(2)  # (B, Hkv, 1, C, 1)
             found = past * (fq @ sums.known).unflatten(2, (-1, c)) + inner @ vc.unsqueeze(2)  # (B, Hkv, G, C, Dv + 1)
             parts.append(normalised(found))
-            sums = self._absorb(sums, keys, vc)
+            sums = self._absorb(sums, b, vc)
         out = torch.cat(parts, dim=3).flatten(1, 2).to(q.dtype)
         return prepend_zeros(out, blind), sums
 
@@ -172,29 +152,32 @@ class Performer(Variant):
         return sums
 
     @staticmethod
-    def _absorb(sums: Sums, keys: Keys, v: Tensor) -> Sums:
-        """Adds keys, and their values and ones v (B, Hkv, C, Dv + 1), in whose dtype the two are multiplied."""
-        top = torch.maximum(sums.top, keys.largest().amax(dim=-2, keepdim=True))
-        fk, shrink = keys.features(top, v.dtype), (sums.top - top).exp()
+    def _absorb(sums: Sums, b: Tensor, v: Tensor) -> Sums:
+        """Adds keys, by the exponents of their features b (B, Hkv, C, m), with values and ones v (B, Hkv, C, Dv + 1).
+
+        The two are multiplied in v's dtype. The difference from the stabiliser is rounded to it, not the exponential:
+        the same relative error where a feature counts, near a difference of 0, and half the work.
+        """
+        top = torch.maximum(sums.top, b.detach().amax(dim=(-2, -1), keepdim=True))
+        fk, shrink = (b - top).to(v.dtype).exp(), (sums.top - top).exp()
         return Sums(sums.known * shrink + fk.mT @ v, top)
 
     def _query_features(self, q: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
-        """exp(w·x - max of w·x over the features): all that remains of phi(q) once rows are normalised.
+        """phi(q) over its sum: what a row's features are multiplied by is gone once the row is normalised.
 
         Multiplied in `dtype`. What bfloat16 rounds off a query's exponents stays in its row; what it would round off
         a key's, every row would find in the sums, so keys are multiplied in the dtype of the sums.
         """
-        a = q.to(dtype) @ self._directions(q, scale).to(dtype).mT
-        return a.sub_(a.detach().amax(dim=-1, keepdim=True)).exp()
+        return (q.to(dtype) @ self._directions(q, scale).to(dtype).mT).softmax(dim=-1)
 
-    def _keys(self, k: Tensor, scale: float) -> Keys:
-        x = k.to(wide(k.dtype))
-        return Keys(x @ self._directions(k, scale).mT, x.square().sum(dim=-1, keepdim=True) * (scale / 2))
+    def _keys(self, k: Tensor, scale: float) -> Tensor:
+        """Exponents of keys' features, (B, Hkv, C, m), in the dtype that sums are kept in."""
+        return self._exponents(k.to(wide(k.dtype)), scale)
 
     def _exponents(self, x: Tensor, scale: float) -> Tensor:
         """w·x - ‖x‖²/2 of x · sqrt(scale), (…, D) -> (…, m)."""
         w = self._directions(x, scale).to(x.dtype)
-        return x @ w.mT - x.square().sum(dim=-1, keepdim=True) * (scale / 2)
+        return (x @ w.mT).sub_(x.square().sum(dim=-1, keepdim=True) * (scale / 2))
 
     def _directions(self, x: Tensor, scale: float) -> Tensor:
         """W · sqrt(scale), (m, D), in the dtype that sums are kept in."""
