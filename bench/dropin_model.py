@@ -78,9 +78,7 @@ def prepare(
         registry.load_plugin(Path(plugin))
     with quiet("drop-in accuracy"):
         language = _is_language_model(folder)
-        network, tokenizer, longest = load(
-            Path(folder), name, OWN, "AutoModelForCausalLM" if language else "AutoModel"
-        )
+        network, tokenizer, longest = load(Path(folder), name, OWN, "AutoModelForCausalLM" if language else "AutoModel")
         length = seq_len or min(DEFAULT_MAX_LEN, longest or DEFAULT_MAX_LEN)
         if longest is not None and length > longest:
             raise InputsError(f"{name} reaches at most {longest} tokens, not {length}; choose a shorter --seq-len")
@@ -282,9 +280,7 @@ def _kept(attn: Variant, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale
     extras: dict[str, Tensor] = {name: x.double() for name, x in make_extras(attn, q, k, v).items()}
     rows = torch.linspace(0, q.shape[2] - 1, min(q.shape[2], LOOKED_AT)).round().long()
     keys = repeat_heads(k.double(), q.shape[1])
-    weights = attn.weights(
-        q.double(), keys, causal=causal, scale=attn.default_scale(q, scale), rows=rows, **extras
-    )
+    weights = attn.weights(q.double(), keys, causal=causal, scale=attn.default_scale(q, scale), rows=rows, **extras)
     return float((weights != 0).expand(*q.shape[:2], -1, -1).sum(dim=-1).double().mean())
 
 

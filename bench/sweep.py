@@ -81,7 +81,7 @@ def execute(config: Config, out: str | Path | None, *, command: str, watching: W
     """Carries out a configuration in a new folder. Raises ValueError for a wrong request, Interrupted at Ctrl-C."""
     began, deadline = time.monotonic(), _deadline(config)
     config = config.model_copy(update={"plugins": [os.path.abspath(plugin) for plugin in config.plugins]})
-    path = Path(out) if out is not None else _new_folder()
+    path = Path(out) if out is not None else new_folder()
     RunFolder(path).refuse_used()
     with _room(), tempfile.TemporaryDirectory(prefix="attnbench-") as scratch, watching.planning():
         # captured into a scratch folder first: a request that fails must leave nothing behind
@@ -237,7 +237,7 @@ def _letting_go(folder: RunFolder) -> Iterator[None]:
         raise
 
 
-def _new_folder() -> Path:
+def new_folder() -> Path:
     """runs/<date and time>, with a number where that is taken: in the same second, or before a clock fell back."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     names = (stamp, *(f"{stamp}-{number}" for number in range(2, 100)))

@@ -147,9 +147,7 @@ def load_dropins(*folders: str | Path) -> list[DropinRecord]:
         try:
             lines = path.read_bytes().splitlines()
         except FileNotFoundError:
-            raise ResultsError(
-                f"{folder} has no {DROPINS}; name a folder that `attnbench dropin` wrote"
-            ) from None
+            raise ResultsError(f"{folder} has no {DROPINS}; name a folder that `attnbench dropin` wrote") from None
         except OSError as error:
             raise ResultsError(f"cannot read {path}: {error.strerror}") from None
         for number, line in enumerate(lines, start=1):

@@ -42,11 +42,12 @@ def register_transformers(*specs: str) -> list[str]:
     Raises VariantError where transformers is missing, a variant does not exist, or it cannot stand in for softmax.
     """
     if not specs:
-        return register_transformers(*(name for name in names() if not reasons_against(get(name))))
+        fit = (name for name in names() if not (reasons_against(get(name)) or _name_taken(name)))
+        return register_transformers(*fit)
     registered = []
     for spec in specs:
         attn = get(spec)
-        if reasons := reasons_against(attn):
+        if reasons := reasons_against(attn) or _name_taken(attn.name):
             raise VariantError(f"{spec} cannot stand in for softmax attention in a model: {reasons[0]}")
         registered.append(register_function(PREFIX + spec.strip(), of_variant(attn)))
     return registered
@@ -58,9 +59,12 @@ def reasons_against(attn: Variant) -> list[str]:
         return ["it is an operator of its own, which a model has to be trained with"]
     if learned := [extra.name for extra in attn.extras if extra.draw is None]:
         return [f"it takes in {', '.join(learned)}, which a model has to learn"]
-    if "flash" in attn.name:
-        return ["transformers takes every name with 'flash' in it for its own FlashAttention"]
     return []
+
+
+def _name_taken(name: str) -> list[str]:
+    taken = "transformers takes every name with 'flash' in it for a FlashAttention of its own"
+    return [taken] if "flash" in name else []
 
 
 def register_function(name: str, attend: Attend) -> str:
@@ -76,6 +80,7 @@ def register_function(name: str, attend: Attend) -> str:
 
 def of_variant(attn: Variant) -> Attend:
     """A variant as a plain function of q, k, v, with its drawn extras. Raises VariantError where it cannot run."""
+
     def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float | None) -> Tensor:
         call = _Call(
             mode="train" if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad) else "forward",
