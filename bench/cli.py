@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
-from .cli_accuracy import dropin, recall
+from .cli_accuracy import dropin, fidelity, recall
 from .cli_compare import compare
 from .cli_variants import check, list_command, new, show
 from .output import echo_json, json_option, plugin_option, whole_number
@@ -64,7 +64,7 @@ def main() -> None:
     """
 
 
-for command in (list_command, show, check, new, compare, recall, dropin):
+for command in (list_command, show, check, new, compare, recall, fidelity, dropin):
     main.add_command(command)
 
 
@@ -73,10 +73,11 @@ for command in (list_command, show, check, new, compare, recall, dropin):
 
 @main.command()
 @click.argument("config", required=False, metavar="[CONFIG.toml]")
-@click.option("--preset", metavar="NAME", help="quick, standard or long.")
+@click.option("--preset", metavar="NAME", help="quick, standard, long or fidelity.")
 @click.option("--variants", metavar="A,B(x=1)", help="Names with parameters, or all.")
 @click.option("--seq-lens", metavar="N,…", help="Sequence lengths.")
 @click.option("--query-lens", metavar="N,…", help="Queries; as many as keys by default.")
+@click.option("--budgets", metavar="N,…", help="Keys a query: each variant at parameters that come to as many.")
 @click.option("--modes", metavar="M,…", help="forward, train (forward and backward), decode (one token).")
 @click.option("--compiled/--eager", default=None, help="Measure what torch.compile makes of each variant.")
 @click.option("--causal/--no-causal", default=None, help="Only causal, or only non-causal, attention.")
@@ -163,12 +164,12 @@ def _echo_shapes(as_json: bool) -> None:
 GRID_OPTIONS = frozenset(
     (
         *("variants", "seq_lens", "modes", "causal", "dtypes", "devices", "threads", "inputs"),
-        *("query_lens", "compiled", "shape", "batch", "heads", "kv_heads", "head_dim", "seed"),
+        *("query_lens", "budgets", "compiled", "shape", "batch", "heads", "kv_heads", "head_dim", "seed"),
     )
 )
 """Options that describe a sweep: with any of them, and neither file nor preset, they are the whole of it."""
 
-LISTS = ("seq_lens", "query_lens", "threads")
+LISTS = ("seq_lens", "query_lens", "budgets", "threads")
 NUMBERS = frozenset((*LISTS, "batch", "heads", "kv_heads", "head_dim", "seed"))
 
 

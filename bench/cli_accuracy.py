@@ -1,9 +1,10 @@
-"""The commands that measure accuracy without training: `recall` and `dropin`."""
+"""The commands that measure accuracy without training: `recall`, `fidelity` and `dropin`."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from .output import echo_json, echo_table, json_option, plugin_option, whole_num
 
 if TYPE_CHECKING:
     from ..results.dropin_record import DropinRecord
+    from ..results.fidelity import Agreement, Point
+    from ..results.record import Record
     from .recall import Recall
 
 INTERRUPTED = 130
@@ -65,6 +68,127 @@ def recall(variants: str, plugins: tuple[str, ...], as_json: bool, loads: str | 
 
 
 @click.command()
+@click.argument("runs", nargs=-1, metavar="[RUN…]")
+@click.option("--variants", metavar="A,B(x=1)", help="Names with parameters; all approximate methods by default.")
+@click.option("--inputs", metavar="I,…", help="As for run; every kind, and the packaged model's, by default.")
+@click.option("--seq-lens", metavar="N,…", help="Sequence lengths; 512 by default.")
+@click.option("--budgets", metavar="N,…", help="Keys, landmarks or features a query; 32,64,128,256 by default.")
+@click.option("--causal/--no-causal", default=None, help="Only causal, or only non-causal; both by default.")
+@click.option("--seed", metavar="N", help="Seed of inputs.")
+@plugin_option
+@click.option("--out", metavar="DIR", help="Folder of the results; runs/<date and time> by default.")
+@json_option
+def fidelity(runs: tuple[str, ...], out: str | None, as_json: bool, **options: Any) -> None:
+    """Sweep approximate variants over budgets: error against softmax attention, and cost, on each kind of input.
+
+    It is `run --preset fidelity` with these options over it, and a table of errors. With RUN… nothing is measured: the
+    table is of finished runs. Draw the curves by `attnbench plot fidelity RUN`.
+    """
+    from ..results.fidelity import agreements, points
+
+    given = {key: value for key, value in options.items() if value not in (None, ())}
+    if runs:
+        if given or out:
+            raise click.UsageError("finished runs hold what they measured; leave out all options but --json")
+    else:
+        runs = (_sweep_fidelity(given, out),)
+    found = points(_records(runs))
+    if not found:
+        raise click.UsageError(f"no record of {', '.join(runs)} has a fidelity: name approximate variants")
+    ranked = agreements(found)
+    if as_json:
+        echo_json({"points": [asdict(one) for one in found], "rankings": [asdict(one) for one in ranked]})
+        return
+    _tell_fidelity(found, ranked)
+    click.echo(f"Results: {', '.join(runs)}", err=True)
+
+
+def _sweep_fidelity(given: dict[str, Any], out: str | None) -> str:
+    """Runs the preset; the folder of its results."""
+    from .config import build
+    from .progress import Quiet, Terminal
+    from .sweep import Interrupted, execute
+
+    for key in ("seq_lens", "budgets"):
+        if key in given:
+            given[key] = [whole_number(key, part) for part in given[key].split(",")]
+    if "seed" in given:
+        given["seed"] = whole_number("seed", given["seed"])
+    if "plugins" in given:
+        given["plugins"] = list(given["plugins"])
+    watching = Terminal() if sys.stderr.isatty() else Quiet()
+    try:
+        done = execute(build(None, "fidelity", given), out, command=command_line(), watching=watching)
+    except Interrupted as interrupted:
+        click.echo(str(interrupted), err=True)
+        sys.exit(INTERRUPTED)
+    for note in done.notes:
+        click.echo(f"warning: {note}", err=True)
+    for record in done.records:
+        if record.status not in ("ok", "unsupported"):
+            click.echo(f"{record.status}: {record.variant} on {record.inputs}: {record.reasons[0]}", err=True)
+    return str(done.folder)
+
+
+def _records(runs: tuple[str, ...]) -> Iterator[Record]:
+    from ..results.store import RunFolder
+
+    for run in runs:
+        folder = RunFolder(run)
+        folder.run()
+        yield from folder.records()
+
+
+SWAPS = 3
+"""Pairs that change places, told for each ranking."""
+
+
+def _tell_fidelity(found: list[Point], ranked: list[Agreement]) -> None:
+    """A table for each mask and length: errors by variant and budget on each input, and the null below."""
+    columns = list(dict.fromkeys(point.inputs for point in found))
+    for causal, length in dict.fromkeys((point.causal, point.seq_len) for point in found):
+        here = [point for point in found if (point.causal, point.seq_len) == (causal, length)]
+        last = [name for name in columns if any(point.inputs == name for point in here)][-1]
+        cells = {(point.variant, str(point.params), point.inputs): point for point in here}
+        rows = {(p.budget or 0, p.variant, str(p.params)): p for p in here}
+        click.echo(f"Relative error, {'causal' if causal else 'non-causal'}, N {length}:")
+        table = []
+        for (_, variant, params), one in sorted(rows.items(), key=lambda row: (row[0][0], row[1].error)):
+            across = [cells.get((variant, params, name)) for name in columns]
+            at_last = cells.get((variant, params, last), one)
+            time = "—" if at_last.time_s is None else f"{1e3 * at_last.time_s:.2f}"
+            keys = "—" if one.keys is None else f"{one.keys:.0f}"
+            table.append((one.label, one.unit or "—", keys, *map(_error, across), time))
+        means = [next((p.error_uniform for p in here if p.inputs == name), None) for name in columns]
+        table.append(("plain mean", "—", "—", *("—" if mean is None else f"{mean:.2f}" for mean in means), "—"))
+        echo_table(("variant, budget", "of", "keys kept", *columns, f"ms on {last}"), table)
+    click.echo("* worse than a window of as many keys; ! worse than the plain mean of the values. topk is the oracle.")
+    for one in ranked:
+        if one.second.partition(":")[0] != "captured":
+            continue
+        mask = "causal" if one.causal else "non-causal"
+        click.echo(
+            f"Order of {one.variants} variants on {one.first} and on {one.second}, {mask}, budget {one.budget}: "
+            f"Kendall's τ {one.tau:.2f}, {len(one.swaps)} pairs change places"
+        )
+        for swap in one.swaps[:SWAPS]:
+            click.echo(
+                f"  {swap.better} before {swap.worse} on {one.first} ({swap.first[0]:.2f}, {swap.first[1]:.2f}), "
+                f"behind it on {one.second} ({swap.second[0]:.2f}, {swap.second[1]:.2f})"
+            )
+
+
+def _error(point: Point | None) -> str:
+    if point is None:
+        return "—"
+    window, mean = point.error_window, point.error_uniform
+    # what is a window itself differs from one by rounding
+    worse = window is not None and point.error > 1.01 * window
+    hopeless = mean is not None and point.error > mean
+    return f"{point.error:.2f}{'!' if hopeless else '*' if worse else ''}"
+
+
+@click.command()
 @click.option("--variants", default="all", metavar="A,B(x=1)", help="Names with parameters, or all.")
 @click.option("--model", metavar="PATH", help="Folder of a transformers model; the packaged MiniLM by default.")
 @click.option("--text", metavar="FILE", help="Text in UTF-8; CPython's own language topics by default.")
@@ -74,6 +198,7 @@ def recall(variants: str, plugins: tuple[str, ...], as_json: bool, loads: str | 
 @click.option("--timeout", metavar="TIME", help="For one variant over all windows; 10m by default.")
 @plugin_option
 @click.option("--out", metavar="DIR", help="Folder of the results; runs/<date and time> by default.")
+@click.option("--resume", is_flag=True, help="With the same options: measure what has no record in --out yet.")
 @json_option
 def dropin(
     variants: str,
@@ -85,6 +210,7 @@ def dropin(
     timeout: str | None,
     plugins: tuple[str, ...],
     out: str | None,
+    resume: bool,
     as_json: bool,
 ) -> None:
     """Put variants in the place of a real model's attention and see what it loses, untrained for them.
@@ -112,14 +238,18 @@ def dropin(
             given["timeout_s"] = parse_seconds(timeout)
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--timeout") from None
+    if resume and out is None:
+        raise click.UsageError("--resume needs --out, the folder to go on with")
     request = Request(variants=split_specs(variants), model=model, text=text, plugins=plugins, **given)
     folder = Path(out) if out is not None else new_folder()
     with busy("drop-in accuracy") as status:
         tell = (lambda words: None) if status is None else status.update
         try:
-            done = measure(request, folder, command=command_line(), tell=tell)
+            done = measure(request, folder, command=command_line(), resume=resume, tell=tell)
         except KeyboardInterrupt:
-            click.echo(f"stopped: what was measured is kept in {folder}", err=True)
+            click.echo(
+                f"stopped: what was measured is kept in {folder}; go on with the same command and --resume", err=True
+            )
             sys.exit(INTERRUPTED)
     if as_json:
         echo_json([record.model_dump() for record in done.records])

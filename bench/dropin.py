@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..results.dropin_record import DropinRecord, append_dropins, dropin_id
+from ..results.dropin_record import DropinRecord, append_dropins, dropin_id, load_dropins
 from ..results.run import Run
 from ..results.store import RunFolder
 from . import dropin_model, environment
@@ -61,17 +61,22 @@ class Done:
     records: list[DropinRecord] = field(default_factory=list)
 
 
-def dropin(request: Request, out: Path, *, command: str, tell: Callable[[str], None] = lambda text: None) -> Done:
+def dropin(
+    request: Request, out: Path, *, command: str, resume: bool = False, tell: Callable[[str], None] = lambda text: None
+) -> Done:
     """Measures each variant inside the model and appends a record for it to `out`, a new run folder.
 
-    Raises BenchError for a model, a text or a variant that cannot be; nothing is written then.
+    With `resume` the folder is one that was stopped, and what has a record there is left as it is. Raises BenchError
+    for a model, a text or a variant that cannot be; nothing is written then.
     """
     if request.windows < 1 or (request.seq_len or 1) < 1 or not request.budgets or min(request.budgets) < 1:
         raise BenchError(
             f"windows, their length and budgets must be at least 1, not {request.windows}, {request.seq_len} and "
             f"{list(request.budgets)}"
         )
-    RunFolder(out).refuse_used()
+    if not resume:
+        RunFolder(out).refuse_used()
+    before = {record.dropin_id: record for record in load_dropins(out)} if resume else {}
     folder, name = find(request.model)
     text_name, text = read_text(request.text)
     host = Host(request, folder, name, text)
@@ -90,9 +95,10 @@ def dropin(request: Request, out: Path, *, command: str, tell: Callable[[str], N
         }
         tell("the null: plain means of values")
         uniform = host.call(dropin_model.uniform)
-        run = RunFolder.create(
-            out,
-            Run(
+        if resume:
+            run, _ = RunFolder.reopen(out)
+        else:
+            about_run = Run(
                 attnbench_version=__version__,
                 command=command,
                 config={"dropin": {key: shared[key] for key in ("model", "text", "seq_len", "windows")}},
@@ -100,11 +106,15 @@ def dropin(request: Request, out: Path, *, command: str, tell: Callable[[str], N
                 started_at=_now(),
                 cases=len(rows),
                 machine=machine,
-            ),
-        )
+            )
+            run = RunFolder.create(out, about_run)
         try:
             done = Done(out)
             for row in rows:
+                known = before.get(dropin_id({**shared, **row}))
+                if known is not None:
+                    done.records.append(known)
+                    continue
                 tell(f"{row['variant']} in the model")
                 began, started_at = time.monotonic(), _now()
                 outcome = host.outcome(row, uniform)
@@ -167,7 +177,8 @@ class Host:
             window = None if keys is None else max(1, round(keys))
             beside = {} if window is None else self._call(dropin_model.window, window)
         except Raised as error:
-            return {"status": "unsupported" if error.refusal else "crashed", "reasons": [str(error)]}
+            why = str(error).removeprefix(f"{dropin_model.EXCHANGED} cannot serve this call: ")
+            return {"status": "unsupported" if error.refusal else "crashed", "reasons": [why]}
         except OutOfMemory as error:
             return {"status": "oom", "reasons": [str(error)]}
         except Died as error:

@@ -63,9 +63,9 @@ def run(
 ) -> Path:
     """Runs a sweep and returns the folder of its results, for `attnbench.load`.
 
-    `config` is the path of a TOML file, or the same as a mapping; `preset` one of quick, standard, long; `options`
-    override both and are named as in the file (seq_lens=[1024], variants=["sdpa"], …). Raises ValueError with one
-    sentence for a request that makes no sense.
+    `config` is the path of a TOML file, or the same as a mapping; `preset` one of quick, standard, long, fidelity;
+    `options` override both and are named as in the file (seq_lens=[1024], variants=["sdpa"], …). Raises ValueError with
+    one sentence for a request that makes no sense.
     """
     if isinstance(config, Config):
         if options:

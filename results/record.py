@@ -157,6 +157,10 @@ class Record(BaseModel):
     fidelity_error_oracle: float | None = None
     """fidelity_error of softmax over as many keys with the highest scores."""
 
+    budget: int | None = None
+    """Keys, landmarks or features for each query, where the parameters were chosen for a budget; see `budget_unit`."""
+    budget_unit: str | None = None
+
     # accuracy: what the variant recalls without training, the same in all its records: see bench/recall.py
     recall_32: float | None = None
     """Share of 32 pairs of random keys and values whose value the key brings back, by the definition, in one head of 64
