@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
-from .cli_accuracy import dropin, fidelity, recall
+from .cli_accuracy import dropin, fidelity, plot_dropin, plot_fidelity, recall
 from .cli_compare import compare
 from .cli_variants import check, list_command, new, show
 from .output import echo_json, json_option, plugin_option, whole_number
@@ -305,7 +305,11 @@ def capture(
 
 @main.group()
 def plot() -> None:
-    """Draw which tokens each query attends to: under a variant (pattern), on each kind of input (inputs)."""
+    """Draw which tokens each query attends to (pattern, inputs), or accuracy without training (fidelity, dropin)."""
+
+
+plot.add_command(plot_fidelity)
+plot.add_command(plot_dropin)
 
 
 @plot.command("pattern")
