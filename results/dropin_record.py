@@ -123,9 +123,14 @@ def dropin_id(identity: Mapping[str, Any]) -> str:
 def append_dropins(folder: Path, records: Iterable[DropinRecord]) -> None:
     """Adds records to a run folder and sees them to the disk. Raises ResultsError where that fails."""
     path = folder / DROPINS
+    lines = "".join(record.model_dump_json() + "\n" for record in records).encode()
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write("".join(record.model_dump_json() + "\n" for record in records))
+        with path.open("a+b") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a kill has torn the last line: the next record starts on its own
+                    lines = b"\n" + lines
+            file.write(lines)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
