@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
-from .cli_accuracy import dropin, fidelity, plot_dropin, plot_fidelity, recall
+from .cli_accuracy import dropin, fidelity, recall, records_of
 from .cli_compare import compare
 from .cli_variants import check, list_command, new, show
 from .output import echo_json, json_option, plugin_option, whole_number
@@ -308,10 +308,6 @@ def plot() -> None:
     """Draw which tokens each query attends to (pattern, inputs), or accuracy without training (fidelity, dropin)."""
 
 
-plot.add_command(plot_fidelity)
-plot.add_command(plot_dropin)
-
-
 @plot.command("pattern")
 @click.argument("names", metavar="NAME[,NAME…]")
 @click.option("--seq-len", metavar="N", default="64", show_default=True, help="Tokens.")
@@ -414,6 +410,39 @@ def plot_inputs(
         echo_json({"file": str(path), "inputs": found})
     else:
         click.echo(f"{path}: {', '.join(one.name for one in sheet.looks)}")
+
+
+@plot.command("fidelity")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN…")
+@click.option("--out", metavar="FILE", default="fidelity.png", show_default=True, help="A .png, .svg or .pdf.")
+@json_option
+def plot_fidelity(runs: tuple[str, ...], out: str, as_json: bool) -> None:
+    """Draw error against budget of the approximate variants of RUN…, on each kind of input."""
+    from ..reports.accuracy import save_fidelity
+    from ..results.fidelity import points
+
+    found = points(records_of(runs))
+    _echo_figure(save_fidelity(found, Path(out)), len(found), as_json)
+
+
+@plot.command("dropin")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN…")
+@click.option("--out", metavar="FILE", default="dropin.png", show_default=True, help="A .png, .svg or .pdf.")
+@json_option
+def plot_dropin(runs: tuple[str, ...], out: str, as_json: bool) -> None:
+    """Draw what a real model loses with each variant of RUN… in place of its attention, beside the nulls."""
+    from ..reports.accuracy import save_dropin
+    from ..results.dropin_record import load_dropins
+
+    found = load_dropins(*runs)
+    _echo_figure(save_dropin(found, Path(out)), len(found), as_json)
+
+
+def _echo_figure(path: Path, records: int, as_json: bool) -> None:
+    if as_json:
+        echo_json({"file": str(path), "records": records})
+    else:
+        click.echo(f"{path}: {records} records")
 
 
 # -- output -----------------------------------------------------------------------------------------------------

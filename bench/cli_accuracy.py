@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -93,7 +93,7 @@ def fidelity(runs: tuple[str, ...], out: str | None, as_json: bool, **options: A
             raise click.UsageError("finished runs hold what they measured; leave out all options but --json")
     else:
         runs = (_sweep_fidelity(given, out),)
-    found = points(_records(runs))
+    found = points(records_of(runs))
     if not found:
         raise click.UsageError(f"no record of {', '.join(runs)} has a fidelity: name approximate variants")
     ranked = agreements(found)
@@ -131,7 +131,7 @@ def _sweep_fidelity(given: dict[str, Any], out: str | None) -> str:
     return str(done.folder)
 
 
-def _records(runs: tuple[str, ...]) -> Iterator[Record]:
+def records_of(runs: tuple[str, ...]) -> Iterator[Record]:
     from ..results.store import RunFolder
 
     for run in runs:
@@ -299,49 +299,6 @@ def _tell_dropins(records: list[DropinRecord]) -> None:
         f"{first.model} over {first.windows} windows of {first.seq_len} tokens of {first.text}. In brackets: a window "
         f"of as many keys. Plain means of values in place of attention give: {nulls}.{original}"
     )
-
-
-def _figure_command(name: str, words: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """A command `plot NAME RUN…`."""
-
-    def decorate(draw: Callable[..., Any]) -> click.Command:
-        command: Any = draw
-        for option in (
-            json_option,
-            click.option(
-                "--out", metavar="FILE", default=f"{name}.png", show_default=True, help="A .png, .svg or .pdf."
-            ),
-            click.argument("runs", nargs=-1, required=True, metavar="RUN…"),
-        ):
-            command = option(command)
-        return click.command(name, help=words)(command)
-
-    return decorate
-
-
-@_figure_command("fidelity", "Draw error against budget of the approximate variants of RUN…, on each kind of input.")
-def plot_fidelity(runs: tuple[str, ...], out: str, as_json: bool) -> None:
-    from ..reports.accuracy import save_fidelity
-    from ..results.fidelity import points
-
-    found = points(_records(runs))
-    _told_file(save_fidelity(found, Path(out)), len(found), as_json)
-
-
-@_figure_command("dropin", "Draw what a real model loses with each variant of RUN…, beside the nulls.")
-def plot_dropin(runs: tuple[str, ...], out: str, as_json: bool) -> None:
-    from ..reports.accuracy import save_dropin
-    from ..results.dropin_record import load_dropins
-
-    found = load_dropins(*runs)
-    _told_file(save_dropin(found, Path(out)), len(found), as_json)
-
-
-def _told_file(path: Path, records: int, as_json: bool) -> None:
-    if as_json:
-        echo_json({"file": str(path), "records": records})
-    else:
-        click.echo(f"{path}: {records} records")
 
 
 def busy(text: str) -> AbstractContextManager[Any]:
