@@ -6,6 +6,7 @@
     out = attn(q, k, v, causal=True)            # (B, H, N, D)
     attnbench.names()                           # every variant there is
     attnbench.MultiHeadAttention("gla", embed_dim=512, num_heads=8, causal=True)  # any of them as a layer
+    attnbench.register_transformers()           # any that stands in for softmax, inside a transformers model
     attnbench.run(preset="quick", out="runs/mine")
     attnbench.load("runs/mine")                 # a pandas DataFrame, one row a record
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .variants.api import make_extras as make_extras
     from .variants.api import names as names
     from .variants.api import register as register
+    from .variants.in_transformers import register_transformers as register_transformers
     from .variants.layer import MultiHeadAttention as MultiHeadAttention
 
 __version__ = "0.1.0"
@@ -35,10 +37,21 @@ _HOME = {
     "make_extras": ".variants.api",
     "names": ".variants.api",
     "register": ".variants.api",
+    "register_transformers": ".variants.in_transformers",
     "run": ".bench.sweep",
 }
 
-__all__ = ["MultiHeadAttention", "__version__", "get", "load", "make_extras", "names", "register", "run"]
+__all__ = [
+    "MultiHeadAttention",
+    "__version__",
+    "get",
+    "load",
+    "make_extras",
+    "names",
+    "register",
+    "register_transformers",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

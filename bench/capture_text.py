@@ -35,8 +35,13 @@ def _topics() -> tuple[str, str]:
     return f"pydoc_data.topics of Python {platform.python_version()}, without underlines", content
 
 
-def cut(tokenizer: Any, text: str, seq_len: int, windows: int) -> tuple[list[list[int]], list[int], int]:
-    """Consecutive pieces of the text as token ids, where each starts, and how many tokens the text has."""
+def cut(
+    tokenizer: Any, text: str, seq_len: int, windows: int, *, spread: bool = False
+) -> tuple[list[list[int]], list[int], int]:
+    """Pieces of the text as token ids, where each starts, and how many tokens the text has.
+
+    They follow each other from the start of the text; with `spread`, they lie evenly over all of it.
+    """
     bare = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     framed = tokenizer(text, verbose=False)["input_ids"]
     special = len(framed) - len(bare)
@@ -58,5 +63,6 @@ def cut(tokenizer: Any, text: str, seq_len: int, windows: int) -> tuple[list[lis
             "name a longer text, or ask for fewer or shorter windows"
         )
     head, tail = framed[:before], framed[before + len(bare) :]
-    offsets = [step * window for window in range(windows)]
+    stride = max(step, (len(bare) - step) // max(1, windows - 1)) if spread else step
+    offsets = [stride * window for window in range(windows)]
     return [[*head, *bare[start : start + step], *tail] for start in offsets], offsets, len(bare)

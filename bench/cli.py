@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
+from .cli_accuracy import dropin, fidelity, recall, records_of
 from .cli_compare import compare
 from .cli_variants import check, list_command, new, show
 from .output import echo_json, json_option, plugin_option, whole_number
@@ -63,7 +64,7 @@ def main() -> None:
     """
 
 
-for command in (list_command, show, check, new, compare):
+for command in (list_command, show, check, new, compare, recall, fidelity, dropin):
     main.add_command(command)
 
 
@@ -72,10 +73,11 @@ for command in (list_command, show, check, new, compare):
 
 @main.command()
 @click.argument("config", required=False, metavar="[CONFIG.toml]")
-@click.option("--preset", metavar="NAME", help="quick, standard or long.")
+@click.option("--preset", metavar="NAME", help="quick, standard, long or fidelity.")
 @click.option("--variants", metavar="A,B(x=1)", help="Names with parameters, or all.")
 @click.option("--seq-lens", metavar="N,…", help="Sequence lengths.")
 @click.option("--query-lens", metavar="N,…", help="Queries; as many as keys by default.")
+@click.option("--budgets", metavar="N,…", help="Keys a query: each variant at parameters that come to as many.")
 @click.option("--modes", metavar="M,…", help="forward, train (forward and backward), decode (one token).")
 @click.option("--compiled/--eager", default=None, help="Measure what torch.compile makes of each variant.")
 @click.option("--causal/--no-causal", default=None, help="Only causal, or only non-causal, attention.")
@@ -162,12 +164,12 @@ def _echo_shapes(as_json: bool) -> None:
 GRID_OPTIONS = frozenset(
     (
         *("variants", "seq_lens", "modes", "causal", "dtypes", "devices", "threads", "inputs"),
-        *("query_lens", "compiled", "shape", "batch", "heads", "kv_heads", "head_dim", "seed"),
+        *("query_lens", "budgets", "compiled", "shape", "batch", "heads", "kv_heads", "head_dim", "seed"),
     )
 )
 """Options that describe a sweep: with any of them, and neither file nor preset, they are the whole of it."""
 
-LISTS = ("seq_lens", "query_lens", "threads")
+LISTS = ("seq_lens", "query_lens", "budgets", "threads")
 NUMBERS = frozenset((*LISTS, "batch", "heads", "kv_heads", "head_dim", "seed"))
 
 
@@ -303,7 +305,7 @@ def capture(
 
 @main.group()
 def plot() -> None:
-    """Draw which tokens each query attends to: under a variant (pattern), on each kind of input (inputs)."""
+    """Draw which tokens each query attends to (pattern, inputs), or accuracy without training (fidelity, dropin)."""
 
 
 @plot.command("pattern")
@@ -408,6 +410,39 @@ def plot_inputs(
         echo_json({"file": str(path), "inputs": found})
     else:
         click.echo(f"{path}: {', '.join(one.name for one in sheet.looks)}")
+
+
+@plot.command("fidelity")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN…")
+@click.option("--out", metavar="FILE", default="fidelity.png", show_default=True, help="A .png, .svg or .pdf.")
+@json_option
+def plot_fidelity(runs: tuple[str, ...], out: str, as_json: bool) -> None:
+    """Draw error against budget of the approximate variants of RUN…, on each kind of input."""
+    from ..reports.accuracy import save_fidelity
+    from ..results.fidelity import points
+
+    found = points(records_of(runs))
+    _echo_figure(save_fidelity(found, Path(out)), len(found), as_json)
+
+
+@plot.command("dropin")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN…")
+@click.option("--out", metavar="FILE", default="dropin.png", show_default=True, help="A .png, .svg or .pdf.")
+@json_option
+def plot_dropin(runs: tuple[str, ...], out: str, as_json: bool) -> None:
+    """Draw what a real model loses with each variant of RUN… in place of its attention, beside the nulls."""
+    from ..reports.accuracy import save_dropin
+    from ..results.dropin_record import load_dropins
+
+    found = load_dropins(*runs)
+    _echo_figure(save_dropin(found, Path(out)), len(found), as_json)
+
+
+def _echo_figure(path: Path, records: int, as_json: bool) -> None:
+    if as_json:
+        echo_json({"file": str(path), "records": records})
+    else:
+        click.echo(f"{path}: {records} records")
 
 
 # -- output -----------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from .errors import ConfigError
 from .inputs import check_name
 from .model_shapes import model_shape
 
-PRESETS = ("quick", "standard", "long")
+PRESETS = ("quick", "standard", "long", "fidelity")
 DEFAULT_PRESET = "quick"
 
 Size = Annotated[int, Field(ge=1, strict=True)]
@@ -63,6 +63,9 @@ class Sweep(BaseModel):
     """Keys; queries too, but for `query_lens` and for decode, which has one."""
     query_lens: Sizes | None = None
     """Queries, each length with every one of `seq_lens`; as many as keys where it is not given."""
+    budgets: Sizes | None = None
+    """Keys (or landmarks, or features) a query: a variant that is named without parameters and declares a budget comes
+    once for each, with parameters chosen for it; one that declares none comes as it is."""
     modes: Names = ["forward"]
     causal: Flags = [True]
     dtypes: Names = ["float32"]

@@ -88,15 +88,17 @@ def make_plan(config: Config, capture_folder: Path, files: Mapping[str, str] | N
         for name in dict.fromkeys(name for sweep in config.sweep for name in sweep.inputs)
         if inputs.is_captured(name)
     }
-    found_cases: dict[str, tuple[Case, list[str]]] = {}
+    sizes = budgeted(config, resolved, plugins)
+    notes += _without(sizes)
+    found_cases: dict[str, Laid] = {}
     for sweep in config.sweep:
-        for case, reasons in expand(sweep, resolved, sources):
-            found_cases.setdefault(case.case_id, (case, reasons))
+        for laid in expand(sweep, resolved, sources, sizes):
+            found_cases.setdefault(laid.case.case_id, laid)
     laid_out = list(found_cases.values())
-    described = ask(worker.describe, [case for case, _ in laid_out], plugins)
+    described = ask(worker.describe, [laid.case for laid in laid_out], plugins)
     cases = [
-        Planned(case, [*reasons, *about["reasons"]], about["fields"])
-        for (case, reasons), about in zip(laid_out, described, strict=True)
+        Planned(laid.case, [*laid.reasons, *about["reasons"]], {**about["fields"], **laid.fields})
+        for laid, about in zip(laid_out, described, strict=True)
     ]
     for name, source in sources.items():
         masks = {planned.case.causal for planned in cases if planned.case.inputs == name and not planned.reasons}
@@ -106,13 +108,68 @@ def make_plan(config: Config, capture_folder: Path, files: Mapping[str, str] | N
     return Plan(cases, sources, notes)
 
 
-def expand(
-    sweep: Sweep, resolved: dict[str, list[tuple[str, dict[str, Any]]]], sources: dict[str, Source]
-) -> Iterator[tuple[Case, list[str]]]:
+@dataclass(frozen=True)
+class Laid:
+    """A case of the grid, the reasons that its input gives against it, and what its record says of its budget."""
+
+    case: Case
+    reasons: list[str]
+    fields: dict[str, Any]
+
+
+Resolved = dict[str, list[tuple[str, dict[str, Any]]]]
+Sizes = dict[tuple[str, int, bool, int], tuple[dict[str, Any], str | None] | None]
+"""By variant, budget, causal and length: parameters and what is counted, or None."""
+
+
+def budgeted(config: Config, resolved: Resolved, plugins: list[str]) -> Sizes:
+    """The parameters of every variant at every budget that the sweeps ask for."""
+    from . import worker
+
+    wanted = list(
+        dict.fromkeys(
+            (variant, budget, causal, length)
+            for sweep in config.sweep
+            for spec in sweep.variants
+            if "(" not in spec
+            for variant, _ in resolved[spec]
+            for budget, causal, length in itertools.product(sweep.budgets or [], sweep.causal, sweep.seq_lens)
+        )
+    )
+    return dict(zip(wanted, ask(worker.at_budgets, wanted, plugins), strict=True)) if wanted else {}
+
+
+def _without(sizes: Sizes) -> list[str]:
+    """A note for each budget that some variants cannot have."""
+    lacking: dict[int, set[str]] = {}
+    for (variant, budget, _, _), found in sizes.items():
+        if found is None:
+            lacking.setdefault(budget, set()).add(variant)
+    return [
+        f"no parameters of {', '.join(sorted(names))} come to a budget of {budget} at some or all lengths: no case"
+        for budget, names in lacking.items()
+    ]
+
+
+def _at_budgets(
+    sweep: Sweep, spec: str, variant: str, params: dict[str, Any], causal: bool, length: int, sizes: Sizes
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Parameters of a variant, with what its record says of them: one for each budget, or those it has."""
+    if "(" in spec or not sweep.budgets:
+        yield params, {}
+        return
+    for budget in sweep.budgets:
+        found = sizes[variant, budget, causal, length]
+        if found is not None:
+            sized, unit = found
+            yield sized, {} if unit is None else {"budget": budget, "budget_unit": unit}
+
+
+def expand(sweep: Sweep, resolved: Resolved, sources: dict[str, Source], sizes: Sizes | None = None) -> Iterator[Laid]:
     """The cross product of a sweep's lists; each case with the reasons that its input gives against it."""
     named = {resolved[spec][0][0] for spec in sweep.variants if spec != "all"}
     variants = [
-        (variant, params)
+        (spec, variant, params)
         for spec in sweep.variants
         for variant, params in resolved[spec]
         if spec != "all" or variant not in named  # named with parameters of its own: not once more with the defaults
@@ -122,10 +179,15 @@ def expand(
         grid = (sweep.devices, sweep.dtypes, sweep.threads, sweep.compiled, sweep.causal, sweep.modes)
         for device, dtype, threads, compiled, causal, mode in itertools.product(*grid):
             queries = [1] if mode == "decode" else sweep.query_lens or [length]
-            for n_q, (variant, params) in itertools.product(queries, variants):
+            chosen = [
+                (variant, sized, fields)
+                for spec, variant, params in variants
+                for sized, fields in _at_budgets(sweep, spec, variant, params, causal, length, sizes or {})
+            ]
+            for n_q, (variant, sized, fields) in itertools.product(queries, chosen):
                 case = Case(
                     variant=variant,
-                    params=params,
+                    params=sized,
                     mode=mode,
                     causal=causal,
                     n_q=n_q,
@@ -138,7 +200,7 @@ def expand(
                     seed=sweep.seed,
                     **shape,
                 )
-                yield case, reasons
+                yield Laid(case, reasons, fields)
 
 
 def shape_of(sweep: Sweep, name: str, length: int, sources: dict[str, Source]) -> tuple[dict[str, int], list[str]]:

@@ -131,8 +131,8 @@ def _cases(config: Config, homes: list[Path]) -> list[tuple[Case, list[bool]]]:
     there = {repr(asked[spec]): [spec in answer["found"] for answer in resolved] for spec in specs}
     named = sweep.model_copy(update={"variants": specs})
     return [
-        (case, there[repr((case.variant, dict(case.params)))])
-        for case, _ in expand(named, {spec: [one] for spec, one in asked.items()}, {})
+        (laid.case, there[repr((laid.case.variant, dict(laid.case.params)))])
+        for laid in expand(named, {spec: [one] for spec, one in asked.items()}, {})
     ]
 
 

@@ -1,4 +1,4 @@
-"""A run from start to end: plan, claim the folder, measure the ceilings, measure the cases, sign it off."""
+"""A run from start to end: plan, claim the folder, measure ceilings and recall, measure the cases, sign it off."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from .case import Case
 from .config import Config, build, from_dict, validated
 from .errors import BenchError, ConfigError
 from .plan import Plan, Source, ask, make_plan
+from .probing import with_recall
 from .progress import Quiet, Watching
 from .resumed import what_changed
 from .scheduler import Scheduler
@@ -62,9 +63,9 @@ def run(
 ) -> Path:
     """Runs a sweep and returns the folder of its results, for `attnbench.load`.
 
-    `config` is the path of a TOML file, or the same as a mapping; `preset` one of quick, standard, long; `options`
-    override both and are named as in the file (seq_lens=[1024], variants=["sdpa"], …). Raises ValueError with one
-    sentence for a request that makes no sense.
+    `config` is the path of a TOML file, or the same as a mapping; `preset` one of quick, standard, long, fidelity;
+    `options` override both and are named as in the file (seq_lens=[1024], variants=["sdpa"], …). Raises ValueError with
+    one sentence for a request that makes no sense.
     """
     if isinstance(config, Config):
         if options:
@@ -80,7 +81,7 @@ def execute(config: Config, out: str | Path | None, *, command: str, watching: W
     """Carries out a configuration in a new folder. Raises ValueError for a wrong request, Interrupted at Ctrl-C."""
     began, deadline = time.monotonic(), _deadline(config)
     config = config.model_copy(update={"plugins": [os.path.abspath(plugin) for plugin in config.plugins]})
-    path = Path(out) if out is not None else _new_folder()
+    path = Path(out) if out is not None else new_folder()
     RunFolder(path).refuse_used()
     with _room(), tempfile.TemporaryDirectory(prefix="attnbench-") as scratch, watching.planning():
         # captured into a scratch folder first: a request that fails must leave nothing behind
@@ -134,7 +135,7 @@ def _measure(
     deadline: float,
     watching: Watching,
 ) -> Done:
-    """Ceilings, then every case without a record; run.json is signed off at the end."""
+    """Ceilings, recall, then every case without a record; run.json is signed off at the end."""
     records = list(records)
     spent = defaultdict(float, run.spent_s)
     spent["planning"] += time.monotonic() - began
@@ -154,6 +155,16 @@ def _measure(
             spent["ceilings"] += time.monotonic() - start
             run = run.model_copy(update={"ceilings": list(table.values())})
             folder.write_run(run)
+            start = time.monotonic()
+            plan = with_recall(
+                plan,
+                records,
+                plugins=config.plugins,
+                timeout_s=config.timeout,
+                deadline=deadline,
+                step=watcher.step,
+            )
+            spent["recall"] += time.monotonic() - start
             scheduler = Scheduler(
                 config,
                 plan,
@@ -226,7 +237,7 @@ def _letting_go(folder: RunFolder) -> Iterator[None]:
         raise
 
 
-def _new_folder() -> Path:
+def new_folder() -> Path:
     """runs/<date and time>, with a number where that is taken: in the same second, or before a clock fell back."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     names = (stamp, *(f"{stamp}-{number}" for number in range(2, 100)))

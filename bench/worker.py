@@ -211,6 +211,26 @@ def describe(state: State, cases: list[Case], plugins: list[str]) -> list[dict[s
     return described
 
 
+def at_budgets(
+    state: State, wanted: list[tuple[str, int, bool, int]], plugins: list[str]
+) -> list[tuple[dict[str, Any], str | None] | None]:
+    """For each (variant, budget, causal, length): parameters for it and what is counted.
+
+    None: no parameters come to that budget. A variant that declares no budget has its defaults, and nothing is counted.
+    """
+    for plugin in plugins:
+        load_plugin(Path(plugin))
+    found: list[tuple[dict[str, Any], str | None] | None] = []
+    for name, budget, causal, length in wanted:
+        attn = get(name)
+        if attn.budget is None:
+            found.append((attn.params(), None))
+            continue
+        params = attn.budget.at(budget, causal, length)
+        found.append(None if params is None else (get(name, **dict(params)).params(), attn.budget.unit))
+    return found
+
+
 def _no_device(case: Case) -> list[str]:
     if case.device.startswith("cuda") and not torch.cuda.is_available():
         return ["there is no CUDA GPU on this machine, or torch was installed without CUDA"]

@@ -16,11 +16,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .declarations import CaseLike, Complexity, Extra, Identity, State, Supports
+from .declarations import Budget, CaseLike, Complexity, Extra, Identity, State, Supports
 from .errors import VariantError
 from .registry import get, names, register
 
 __all__ = [
+    "Budget",
     "CaseLike",
     "Complexity",
     "Extra",
@@ -94,6 +95,8 @@ class Variant:
     """The first call compiles: its time is recorded apart and is no part of a sample."""
     counts_flops: ClassVar[bool] = True
     """torch's FLOP counter sees all that `forward` does. False where kernels hide their work from it."""
+    budget: ClassVar[Budget | None] = None
+    """Which parameters say how much of the keys an approximation looks at, where some do."""
 
     # -- what a subclass writes ---------------------------------------------------------------------------------
 

@@ -93,6 +93,23 @@ class Identity:
     """Largest absolute difference allowed, in float64 on standard-normal input."""
 
 
+@dataclass(frozen=True)
+class Budget:
+    """How many vectors each query is held against, and the parameters that say so: for sweeps at matched budgets.
+
+    Of a variant that keeps some keys, those are keys; of others, the landmarks or random features that stand for them.
+    A query's products with them are what its approximation pays for.
+    """
+
+    unit: str
+    """What is counted: keys, landmarks or features."""
+    at: Callable[[int, bool, int], Mapping[str, int] | None]
+    """Parameters at which a query has a budget, from the budget, whether causal, and N; None where no value has it.
+
+    As near as they get, on average over the queries of a long text: what a query really keeps is measured.
+    """
+
+
 @dataclass
 class Room:
     """The memory behind a cached tensor, with space for what is appended next."""

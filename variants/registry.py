@@ -25,7 +25,7 @@ from .errors import VariantError, suggest
 
 if TYPE_CHECKING:
     from .api import Variant
-    from .declarations import Complexity, Extra, Identity, Supports
+    from .declarations import Budget, Complexity, Extra, Identity, Supports
 
 FOLDERS = ("full", "sparse", "linear", "chunked")
 ENTRY_POINTS = "attnbench.variants"
@@ -53,6 +53,7 @@ def register(
     identities: tuple[Identity, ...] = (),
     compiles: bool = False,
     counts_flops: bool = True,
+    budget: Budget | None = None,
 ) -> Callable[[T], T]:
     """Class decorator that puts a frozen dataclass deriving from Variant on the list.
 
@@ -89,7 +90,7 @@ def register(
         cls.complexity, cls.paper, cls.formula = complexity, paper, formula
         cls.reduces_to, cls.extras, cls.identities = reduces_to, extras, identities
         cls.tuning, cls.position_free = tuning, position_free
-        cls.compiles, cls.counts_flops = compiles, counts_flops
+        cls.compiles, cls.counts_flops, cls.budget = compiles, counts_flops, budget
         _variants[name] = cls
         return cls
 

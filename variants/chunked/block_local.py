@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..api import Complexity, Identity, State, Supports, Variant, register
+from ..api import Budget, Complexity, Identity, State, Supports, Variant, register
 from ..blocks import attend, blind_rows, join_blocks, prepend_zeros, split_blocks
 from ..definitions import masked_softmax, positions
 
@@ -25,6 +25,8 @@ from ..definitions import masked_softmax, positions
     complexity=Complexity(time=1, memory=1, text="O(N C d) time, O(N d) memory", state=0),
     paper='Liu et al. 2018, "Generating Wikipedia by Summarizing Long Sequences", arXiv:1801.10198',
     formula="softmax over the keys with floor(j / C) = floor(i / C), and j <= i if causal",
+    # a causal query sees half of its chunk on average
+    budget=Budget("keys", lambda n, causal, length: {"chunk_size": 2 * n if causal else n}),
     reduces_to="softmax attention where chunk_size >= N",
     identities=(Identity("block_local(chunk_size={N})", "naive"),),
 )

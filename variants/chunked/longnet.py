@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..api import CaseLike, Complexity, Identity, State, Supports, Variant, VariantError, register, repeat_heads
+from ..api import Budget, CaseLike, Complexity, Identity, State, Supports, Variant, VariantError, register, repeat_heads
 from ..blocks import blind_rows, prepend_zeros, wide
 from ..definitions import positions
 from ..merged import attend_lse, attend_lse_backward
@@ -42,6 +42,8 @@ from ..merged import attend_lse, attend_lse_backward
     formula="softmax over levels (w, r) together: the keys of one's segment of w at h mod r, and every r-th after it",
     reduces_to="softmax attention where one segment holds all and its dilation is 1; block_local with one level of "
     "dilation 1",
+    # the levels' shares w / r² come to twice the first one's w, and to half of that if causal
+    budget=Budget("keys", lambda n, causal, length: {"segment_size": max(1, n if causal else n // 2)}),
     identities=(
         Identity("longnet(segment_size={N}, dilations='1')", "naive"),
         Identity("longnet(segment_size={N}, dilations='1,1,1')", "naive"),

@@ -18,7 +18,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..api import Complexity, Identity, State, Supports, Variant, register
+from ..api import Budget, Complexity, Identity, State, Supports, Variant, register
 from ..blocks import attend, blind_rows, join_blocks, prepend_zeros, split_blocks, windows
 from ..definitions import masked_softmax, positions
 
@@ -31,6 +31,8 @@ from ..definitions import masked_softmax, positions
     complexity=Complexity(time=1, memory=1, text="O(N C d) time, O(N d) memory; decoding keeps 2 C tokens", state=0),
     paper='Dai et al. 2019, "Transformer-XL", arXiv:1901.02860, sec. 3.2',
     formula="softmax over the keys with |floor(i / C) - floor(j / C)| <= 1, and j <= i if causal",
+    # one and a half segments on average if causal, three if not
+    budget=Budget("keys", lambda n, causal, length: {"segment_size": max(1, 2 * n // 3 if causal else n // 3)}),
     reduces_to="softmax attention where two segments hold all",
     identities=(
         Identity("segment(segment_size={N})", "naive"),

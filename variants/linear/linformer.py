@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..api import CaseLike, Complexity, Identity, Supports, Variant, VariantError, register
+from ..api import Budget, CaseLike, Complexity, Identity, Supports, Variant, VariantError, register
 from ..blocks import attend, segment_means, wide
 
 PROJECTIONS = ("gaussian", "mean")
@@ -35,6 +35,7 @@ PROJECTIONS = ("gaussian", "mean")
     paper='Wang et al. 2020, "Linformer: Self-Attention with Linear Complexity", arXiv:2006.04768, eq. 7',
     formula="softmax(scale · q (E k)ᵀ) F v, with E, F of k rows",
     reduces_to="softmax attention where E = F = I: projection='mean' with num_landmarks >= N",
+    budget=Budget("landmarks", lambda n, causal, length: {"num_landmarks": n}),
     identities=(
         Identity("linformer(num_landmarks={N}, projection='mean')", "naive"),
         Identity("linformer(num_landmarks=100000, projection='mean')", "naive"),

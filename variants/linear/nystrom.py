@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..api import CaseLike, Complexity, Identity, Supports, Variant, register, repeat_heads
+from ..api import Budget, CaseLike, Complexity, Identity, Supports, Variant, register, repeat_heads
 from ..blocks import attend, segment_means, wide
 
 
@@ -29,6 +29,7 @@ from ..blocks import attend, segment_means, wide
     paper='Xiong et al. 2021, "Nyströmformer", arXiv:2102.03902, lemma 1 and alg. 1',
     formula="softmax(q k~ᵀ) pinv(softmax(q~ k~ᵀ)) softmax(q~ kᵀ) v, ~ the means of m segments",
     reduces_to="softmax attention where num_landmarks >= N, as pinv_steps grows and A is invertible",
+    budget=Budget("landmarks", lambda n, causal, length: {"num_landmarks": n}),
     identities=(Identity("nystrom(num_landmarks={N}, pinv_steps=40)", "naive", tolerance=1e-8),),
 )
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..api import CaseLike, Complexity, State, Supports, Variant, VariantError, register
+from ..api import Budget, CaseLike, Complexity, State, Supports, Variant, VariantError, register
 from ..blocks import blind_rows, prepend_zeros, wide
 from ..definitions import positions
 from ..linear_sum import Rows, divide, normalised, product_dtype, with_ones
@@ -47,6 +47,7 @@ class Sums(NamedTuple):
     paper='Choromanski et al. 2020, "Rethinking Attention with Performers", arXiv:2009.14794',
     formula="phi(q) phi(k)ᵀ v, normalised by rows; phi(x) = exp(W x - ‖x‖²/2) / sqrt(m)",
     reduces_to="softmax attention in expectation of its numerator and denominator, as num_features grows",
+    budget=Budget("features", lambda n, causal, length: {"num_features": n}),
     tuning=("chunk_size",),
     position_free=True,
 )

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..api import Complexity, Identity, Supports, Variant, VariantError, register
+from ..api import Budget, Complexity, Identity, Supports, Variant, VariantError, register
 from ..blocks import attend
 from ..definitions import masked_softmax
 
@@ -35,6 +35,7 @@ from ..definitions import masked_softmax
     family="sparse",
     kind="approximate",
     supports=Supports(causal=False, cross=False),
+    budget=Budget("keys", lambda n, causal, length: {"block_size": n // 8} if n >= 8 else None),
     complexity=Complexity(time=1, memory=1, text="O(N (w + r + g) C d) time, O(N (w + r + g) d) memory"),
     paper='Zaheer et al. 2020, "Big Bird: Transformers for Longer Sequences", arXiv:2007.14062, sec. 2, app. D',
     formula="softmax over the keys of blocks in the window, drawn, or global; over all keys in global rows",

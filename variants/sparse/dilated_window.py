@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..api import Complexity, Identity, State, Supports, Variant, register
+from ..api import Budget, Complexity, Identity, State, Supports, Variant, register
 from ..blocks import banded
 from ..definitions import masked_softmax, positions
 from .sliding_window import band_pairs
@@ -31,6 +31,7 @@ from .sliding_window import band_pairs
     paper='Beltagy et al. 2020, "Longformer: The Long-Document Transformer", arXiv:2004.05150, sec. 3.1',
     formula="softmax over the keys with (i - j) mod r = 0 and 0 <= i - j < w r (causal) or |i - j| < w r",
     reduces_to="sliding_window where dilation = 1",
+    budget=Budget("keys", lambda n, causal, length: {"window_size": n if causal else (n + 1) // 2}),
     tuning=("block_size",),
     identities=(
         Identity("dilated_window(dilation=1, window_size=9)", "sliding_window(window_size=9)"),

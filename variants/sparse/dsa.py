@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..api import CaseLike, Complexity, Extra, Identity, State, Supports, Variant, causal_pairs, register
+from ..api import Budget, CaseLike, Complexity, Extra, Identity, State, Supports, Variant, causal_pairs, register
 from ..definitions import masked_softmax, positions
 from ..selection import attend_best, best
 from .sliding_window import band_pairs
@@ -85,6 +85,7 @@ def draw_strengths(generator: torch.Generator, shape: tuple[int, ...], q: Tensor
     ),
     paper='DeepSeek-AI 2025, "DeepSeek-V3.2", arXiv:2512.02556, eq. 1 and 2',
     formula="softmax over the k keys with the highest sum_h w_th ReLU(q_idx_th · k_idx_s), the same for all heads",
+    budget=Budget("keys", lambda n, causal, length: {"top_k": n}),
     reduces_to="softmax attention where top_k >= N",
     extras=(
         Extra(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..api import Complexity, Identity, State, Supports, Variant, causal_pairs, register
+from ..api import Budget, Complexity, Identity, State, Supports, Variant, causal_pairs, register
 from ..blocks import attend, banded
 from ..definitions import masked_softmax, positions
 from .sliding_window import band_pairs
@@ -34,6 +34,7 @@ from .sliding_window import band_pairs
     paper='Beltagy et al. 2020, "Longformer: The Long-Document Transformer", arXiv:2004.05150, sec. 3.1',
     formula="softmax over the keys with |i - j| < w or j < g, and over all keys where i < g; j <= i if causal",
     reduces_to="softmax attention where num_globals >= N or window_size >= N; sliding_window where num_globals = 0",
+    budget=Budget("keys", lambda n, causal, length: {"window_size": n - 1 if causal else n // 2} if n > 1 else None),
     tuning=("block_size",),
     identities=(
         Identity("longformer(num_globals={N}, window_size=3)", "naive"),

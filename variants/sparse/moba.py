@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..api import CaseLike, Complexity, Identity, Supports, register
+from ..api import Budget, CaseLike, Complexity, Identity, Supports, register
 from ..chosen_blocks import ScoredBlocks, past_blocks, seen_keys
 from ..definitions import masked_softmax, positions
 
@@ -28,6 +28,8 @@ from ..definitions import masked_softmax, positions
     family="sparse",
     kind="approximate",
     supports=Supports(noncausal=False, decode=True),
+    # four blocks of a quarter each: with fewer, the forced own block would be most of it
+    budget=Budget("keys", lambda n, causal, length: {"block_size": n // 4, "num_blocks": 4} if n >= 4 else None),
     complexity=Complexity(
         time=2,
         memory=1,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..api import CaseLike, Complexity, Supports, VariantError, register
+from ..api import Budget, CaseLike, Complexity, Supports, VariantError, register
 from ..definitions import masked_softmax, positions
 from ..external import External, load
 from .sliding_window import band_pairs
@@ -33,6 +33,7 @@ from .sliding_window import band_pairs
     paper='Hassani et al. 2022, "Neighborhood Attention Transformer", arXiv:2204.07143; kernels: arXiv:2403.04690',
     formula="softmax over the w keys nearest to i; causal: over those with 0 <= i - j < w",
     reduces_to="softmax attention where window_size >= N; sliding_window if causal",
+    budget=Budget("keys", lambda n, causal, length: {"window_size": n} if n >= 2 else None),
     counts_flops=False,
 )
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..api import CaseLike, Complexity, Identity, Supports, register
+from ..api import Budget, CaseLike, Complexity, Identity, Supports, register
 from ..chosen_blocks import ScoredBlocks, past_blocks, seen_keys
 from ..definitions import masked_softmax, positions
 
@@ -33,6 +33,7 @@ from ..definitions import masked_softmax, positions
     family="sparse",
     kind="approximate",
     supports=Supports(noncausal=False, decode=True),
+    budget=Budget("keys", lambda n, causal, length: {"num_pages": n // 16} if n >= 16 else None),
     complexity=Complexity(
         time=2,
         memory=1,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..api import Complexity, Identity, State, Supports, Variant, causal_pairs, register
+from ..api import Budget, Complexity, Identity, State, Supports, Variant, causal_pairs, register
 from ..blocks import banded
 from ..definitions import masked_softmax, positions
 
@@ -26,6 +26,7 @@ from ..definitions import masked_softmax, positions
     paper='Xiao et al. 2023, "Efficient Streaming Language Models with Attention Sinks", arXiv:2309.17453',
     formula="softmax over the keys j <= i with j < s or i - j < w",
     reduces_to="causal softmax attention where num_sinks + window_size >= N",
+    budget=Budget("keys", lambda n, causal, length: {"window_size": n - 4} if n > 4 else None),
     tuning=("block_size",),
     identities=(
         Identity("sink_window(num_sinks=4, window_size={N})", "naive"),

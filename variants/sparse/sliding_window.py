@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..api import Complexity, Identity, State, Supports, Variant, register
+from ..api import Budget, Complexity, Identity, State, Supports, Variant, register
 from ..blocks import banded
 from ..definitions import masked_softmax, positions
 
@@ -25,6 +25,7 @@ from ..definitions import masked_softmax, positions
     paper='Beltagy et al. 2020, "Longformer: The Long-Document Transformer", arXiv:2004.05150, sec. 3.1',
     formula="softmax over the keys with 0 <= i - j < w (causal) or |i - j| < w",
     reduces_to="softmax attention where window_size >= N",
+    budget=Budget("keys", lambda n, causal, length: {"window_size": n if causal else (n + 1) // 2}),
     tuning=("block_size",),
     identities=(Identity("sliding_window(window_size={N})", "naive"),),
 )

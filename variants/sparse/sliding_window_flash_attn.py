@@ -28,6 +28,7 @@ from .sliding_window import SlidingWindow
     formula=SlidingWindow.formula,
     reduces_to=SlidingWindow.reduces_to,
     tuning=("version",),
+    budget=SlidingWindow.budget,
     counts_flops=False,
 )
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ BLOCK = flex.BLOCK
     formula=SlidingWindow.formula,
     reduces_to=SlidingWindow.reduces_to,
     compiles=True,
+    budget=SlidingWindow.budget,
     counts_flops=False,
 )
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ states the rest of A1. The stride of 128 is that of the paper's strided models o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +18,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..api import Complexity, Identity, Supports, Variant, causal_pairs, register
+from ..api import Budget, Complexity, Identity, Supports, Variant, causal_pairs, register
 from ..blocks import attend, blind_rows, prepend_zeros, wide
 from ..definitions import masked_softmax, positions
 from ..merged import attend_lse, attend_lse_backward
 from .sliding_window import band_pairs
+
+
+def _stride_for(keys: int, length: int) -> dict[str, int] | None:
+    """The longest window l of which l + N / 2l keys, a query's mean, are no more than asked for."""
+    rest = keys * keys - 2 * length
+    return {"stride": int((keys + math.sqrt(rest)) / 2)} if rest >= 0 else None
 
 
 @register(
@@ -29,6 +36,7 @@ from .sliding_window import band_pairs
     family="sparse",
     kind="approximate",
     supports=Supports(noncausal=False, decode=True),
+    budget=Budget("keys", lambda n, causal, length: _stride_for(n, length)),
     complexity=Complexity(
         time=2, memory=1, text="O(N (l + N / l) d) time: N^1.5 where l grows as sqrt(N), O(N d) memory", state=1
     ),

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..api import CaseLike, Complexity, Identity, Supports, Variant, causal_pairs, register
+from ..api import Budget, CaseLike, Complexity, Identity, Supports, Variant, causal_pairs, register
 from ..definitions import masked_softmax, positions
 from ..selection import attend_best, best
 from .sliding_window import band_pairs
@@ -34,6 +34,7 @@ from .sliding_window import band_pairs
     paper='Gupta et al. 2021, "Memory-efficient Transformers via Top-k Attention", arXiv:2106.06899',
     formula="softmax over the k keys with the highest scale · q·k",
     reduces_to="softmax attention where top_k >= N",
+    budget=Budget("keys", lambda n, causal, length: {"top_k": n}),
     tuning=("block_size",),
     position_free=True,
     identities=(

@@ -1,0 +1,166 @@
+"""Drop-in accuracy: what a real model loses where a variant takes the place of its softmax attention, untrained for it.
+
+`dropin.jsonl` in a run folder has a record a line: a variant inside one model over one text. A field that does not
+apply is null; fields that a newer schema added are kept. Beside each figure stand two nulls: the same model with the
+plain mean of the values in place of attention, and with a window of as many keys as the variant looks at.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from .errors import ResultsError
+from .record import digest
+from .store import RUN, ResultsWarning
+
+SCHEMA_VERSION = 1
+DROPINS = "dropin.jsonl"
+
+IDENTITY = ("weights_sha256", "text_sha256", "seq_len", "windows", "variant", "params")
+"""The fields that say which measurement it is."""
+
+
+class DropinRecord(BaseModel):
+    """What one variant gave inside one model. Immutable."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, strict=True)
+
+    schema_version: int = SCHEMA_VERSION
+    dropin_id: str
+    """Hash of the identity (the fields in IDENTITY)."""
+
+    # the model and the text
+    model: str
+    """The model's folder as it was given, or its package."""
+    model_type: str
+    weights_sha256: str
+    text: str
+    text_sha256: str
+    seq_len: int = Field(ge=1)
+    """Tokens of each window of the text."""
+    windows: int = Field(ge=1)
+    """Pieces of the text, spread evenly over it: each is read alone."""
+    causal: bool
+    metric: Literal["embedding", "perplexity"]
+    """What is compared: the windows' embeddings, or how well a language model predicts them."""
+
+    # the variant
+    variant: str
+    params: dict[str, JsonValue]
+    family: str
+    kind: str
+    budget: int | None = None
+    """Keys, landmarks or features for each query, where the parameters were chosen for a budget."""
+    budget_unit: str | None = None
+    keys: float | None = None
+    """Keys that a query keeps in this model, of variants that keep some: mean over layers, heads and queries of the
+    first window."""
+
+    # outcome
+    status: Literal["ok", "unsupported", "oom", "timeout", "crashed"]
+    reasons: list[str] = []
+
+    # embeddings: the mean over a window's last hidden states, as one unit vector
+    embedding_cosine: float | None = None
+    """Between a window's embedding by the original and by the changed model: the mean over windows."""
+    embedding_cosine_low: float | None = None
+    """That of the window that changed most."""
+    ranking_agreement: float | None = None
+    """Kendall's tau between the original's ranking of all other windows by their similarity to one, and the changed
+    model's: the mean over windows. 1 is the same order, 0 none."""
+    top1_agreement: float | None = None
+    """Share of windows whose nearest other window stays the same."""
+    top10_overlap: float | None = None
+    """Share of a window's ten nearest that stay among them; where there are more than twenty others."""
+    # a causal language model
+    perplexity: float | None = None
+    """exp of the mean loss over all tokens but each window's first."""
+    perplexity_original: float | None = None
+    next_token_agreement: float | None = None
+    """Share of places where the likeliest next token stays the same."""
+
+    # the nulls: the same model and text, every layer's attention replaced
+    embedding_cosine_uniform: float | None = None
+    """By the plain mean of the values that a query may see."""
+    ranking_agreement_uniform: float | None = None
+    top1_agreement_uniform: float | None = None
+    top10_overlap_uniform: float | None = None
+    perplexity_uniform: float | None = None
+    next_token_agreement_uniform: float | None = None
+    window_keys: int | None = None
+    """Keys of the window that stands beside it: `keys`, or the budget of variants that keep none."""
+    embedding_cosine_window: float | None = None
+    """By a sliding window of `window_keys`."""
+    ranking_agreement_window: float | None = None
+    top1_agreement_window: float | None = None
+    top10_overlap_window: float | None = None
+    perplexity_window: float | None = None
+    next_token_agreement_window: float | None = None
+
+    machine: str
+    """Fingerprint of the machine and its libraries; `run.json` spells it out."""
+    started_at: str
+    """UTC, ISO 8601."""
+    wall_s: float | None = None
+    """All time spent on it, compilation included: no measurement of speed."""
+
+    @property
+    def spec(self) -> str:
+        return f"{self.variant}({', '.join(f'{key}={value!r}' for key, value in self.params.items())})"
+
+
+def dropin_id(identity: Mapping[str, Any]) -> str:
+    """Hash of the identity: `identity` must hold the fields in IDENTITY."""
+    return digest({field: identity[field] for field in IDENTITY})
+
+
+def append_dropins(folder: Path, records: Iterable[DropinRecord]) -> None:
+    """Adds records to a run folder and sees them to the disk. Raises ResultsError where that fails."""
+    path = folder / DROPINS
+    lines = "".join(record.model_dump_json() + "\n" for record in records).encode()
+    try:
+        with path.open("a+b") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a kill has torn the last line: the next record starts on its own
+                    lines = b"\n" + lines
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ResultsError(f"cannot write to {path}: {error.strerror}; the records before are kept") from None
+
+
+def load_dropins(*folders: str | Path) -> list[DropinRecord]:
+    """The drop-in records of run folders, in the order of measuring. A torn or foreign line is warned of and skipped.
+
+    Raises ResultsError for a folder that is no run, or holds none.
+    """
+    if not folders:
+        raise ResultsError("name at least one run folder")
+    found = []
+    for folder in map(Path, folders):
+        path = folder / DROPINS
+        if not (folder / RUN).exists():
+            raise ResultsError(f"{folder} is not a run: it has no {RUN}; name a folder that `attnbench dropin` wrote")
+        try:
+            lines = path.read_bytes().splitlines()
+        except FileNotFoundError:
+            raise ResultsError(f"{folder} has no {DROPINS}; name a folder that `attnbench dropin` wrote") from None
+        except OSError as error:
+            raise ResultsError(f"cannot read {path}: {error.strerror}") from None
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                found.append(DropinRecord.model_validate_json(line))
+            except ValidationError as error:
+                what = error.errors(include_url=False, include_input=False)[0]["msg"]
+                warnings.warn(f"{path}, line {number} skipped: {what}", ResultsWarning, stacklevel=2)
+    return found
