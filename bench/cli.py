@@ -12,6 +12,7 @@ import click
 
 from .. import __version__
 from .cli_compare import compare
+from .cli_tasks import plot_tasks, tasks
 from .cli_variants import check, list_command, new, show
 from .output import echo_json, json_option, plugin_option, whole_number
 
@@ -63,7 +64,7 @@ def main() -> None:
     """
 
 
-for command in (list_command, show, check, new, compare):
+for command in (list_command, show, check, new, compare, tasks):
     main.add_command(command)
 
 
@@ -409,6 +410,8 @@ def plot_inputs(
     else:
         click.echo(f"{path}: {', '.join(one.name for one in sheet.looks)}")
 
+
+plot.add_command(plot_tasks)
 
 # -- output -----------------------------------------------------------------------------------------------------
 

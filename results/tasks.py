@@ -93,6 +93,21 @@ def summarise(records: Iterable[TaskRecord]) -> list[TaskSummary]:
     return [_summary(setting, group) for (setting, _), group in groups.items()]
 
 
+def ranked(summaries: Iterable[TaskSummary]) -> list[TaskSummary]:
+    """By task and setting as they came, and in each the best median first; what has no value comes last."""
+    order: dict[str, int] = {}
+    found = list(summaries)
+    for summary in found:
+        order.setdefault(summary.setting, len(order))
+
+    def place(summary: TaskSummary) -> tuple[int, float]:
+        if summary.median is None:
+            return order[summary.setting], float("inf")
+        return order[summary.setting], -summary.median if summary.better_is_higher else summary.median
+
+    return sorted(found, key=place)
+
+
 def validated_value(record: TaskRecord) -> float | None:
     """The last value on the validation set: what a learning rate is chosen by. One that diverged learned nothing."""
     if record.status == "diverged":
