@@ -12,7 +12,7 @@ import click
 
 from .. import __version__
 from .cli_compare import compare
-from .cli_tasks import plot_tasks, tasks
+from .cli_tasks import tasks
 from .cli_variants import check, list_command, new, show
 from .output import echo_json, json_option, plugin_option, whole_number
 
@@ -411,7 +411,22 @@ def plot_inputs(
         click.echo(f"{path}: {', '.join(one.name for one in sheet.looks)}")
 
 
-plot.add_command(plot_tasks)
+@plot.command("tasks")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN…")
+@click.option("--out", metavar="DIR", help="Folder of the figures; RUN/figures by default.")
+@json_option
+def plot_tasks(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
+    """Draw trained tasks: curves, values over what decoding keeps, and accuracy by distance. Needs no torch."""
+    from ..reports.task_figures import save_task_figures
+    from ..results.tasks import load_tasks
+
+    paths = save_task_figures(load_tasks(*runs), Path(out) if out else Path(runs[0]) / "figures")
+    if as_json:
+        echo_json({"files": [str(path) for path in paths]})
+        return
+    for path in paths:
+        click.echo(str(path))
+
 
 # -- output -----------------------------------------------------------------------------------------------------
 

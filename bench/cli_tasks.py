@@ -1,4 +1,4 @@
-"""The commands about trained tasks: `tasks run` and `tasks list`, and `plot tasks`."""
+"""The commands about trained tasks: `tasks run` and `tasks list`."""
 
 from __future__ import annotations
 
@@ -189,12 +189,3 @@ def _echo_setting(summaries: list[TaskSummary]) -> None:
             for summary in trained
         ],
     )
-
-
-@click.command("tasks")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN…")
-@click.option("--out", metavar="DIR", help="Folder of the figures; RUN/figures by default.")
-@json_option
-def plot_tasks(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
-    """Draw trained tasks: curves, values over what decoding keeps, and accuracy by distance. Needs no torch."""
-    raise NotImplementedError

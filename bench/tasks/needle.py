@@ -54,5 +54,5 @@ class Needle(Task):
         targets = np.full((count, seq_len), IGNORE, np.int64)
         targets[:, body:] = digits
         distance = np.zeros((count, seq_len), np.int64)
-        distance[:, body:] = body - 1 - at
+        distance[:, body:] = body - at
         return Batch(inputs, targets, distance=distance)
