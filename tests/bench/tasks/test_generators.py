@@ -167,7 +167,7 @@ def test_guessing_gives_the_declared_chance() -> None:
     """A guesser that knows all but where to look: among a sequence's values, digits not yet asked for, tokens, bits."""
     rng = np.random.default_rng(0)
     for task in (Mqar(), Induction(), SelectiveCopy(), Parity(), Needle()):
-        batch = drawn(task, count=2000)
+        batch = drawn(task, count={"mqar": 300, "parity": 60}.get(task.name, 800))
         rows, places = np.nonzero(batch.targets != IGNORE)
         order = {row: np.nonzero(batch.targets[row] != IGNORE)[0] for row in np.unique(rows)}
         right = 0
@@ -180,7 +180,7 @@ def test_guessing_gives_the_declared_chance() -> None:
             else:
                 options = np.arange(*{"induction": (1, 16), "selective_copy": (1, 15), "parity": (0, 2)}[task.name])
             right += int(rng.choice(options) == batch.targets[row, place])
-        assert right / len(rows) == pytest.approx(task.chance(SETTINGS[task.name][1]), abs=0.03), task.name
+        assert right / len(rows) == pytest.approx(task.chance(SETTINGS[task.name][1]), abs=0.04), task.name
 
 
 # -- text -------------------------------------------------------------------------------------------------------
