@@ -227,7 +227,8 @@ def check_keys(given: Mapping[str, Any], known: frozenset[str], where: str) -> N
 def sentence(error: ValidationError) -> str:
     """The first thing that is wrong, with the key that it is about and the value that was given."""
     detail = error.errors(include_url=False)[0]
-    keys = [str(part) for part in detail["loc"] if isinstance(part, str) and part not in ("sweep", "task", "function-before")]
+    places = ("sweep", "task", "function-before")
+    keys = [str(part) for part in detail["loc"] if isinstance(part, str) and part not in places]
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "value_error":
         return message

@@ -18,6 +18,7 @@ from attnbench.results.store import RunFolder
 from attnbench.results.tasks import load_tasks, summarise
 
 TINY = ["--tasks", "mqar(kv_pairs=2,seq_len=16,vocab=16)", "--d-model", "16", "--batch", "4", "--steps", "3"]
+ORDERED = ["--jobs", "1", "--seeds", "0", "--lrs", "1e-3"]
 
 Cli = Callable[..., Any]
 
@@ -67,7 +68,7 @@ def test_every_training_has_its_record(cli: Cli, tmp_path: Path) -> None:
 
 def test_sizes_shrink_with_the_length_unless_they_are_named(cli: Cli, tmp_path: Path) -> None:
     spec = "sliding_window,sliding_window(window_size=3)"
-    cli("run", *TINY, "--variants", spec, "--seeds", "0", "--lrs", "1e-3", "--out", tmp_path / "a")
+    cli("run", *TINY, *ORDERED, "--variants", spec, "--out", tmp_path / "a")
     assert [record.params["window_size"] for record in load_tasks(tmp_path / "a")] == [4, 3]
     own = ["--variants", "sliding_window", "--sizes", "own", "--seeds", "0", "--lrs", "1e-3"]
     cli("run", *TINY, *own, "--out", tmp_path / "b")
@@ -76,8 +77,8 @@ def test_sizes_shrink_with_the_length_unless_they_are_named(cli: Cli, tmp_path: 
 
 def test_states_are_matched_where_they_can_be(cli: Cli, tmp_path: Path) -> None:
     """Layers 2, keys and values of 16 numbers a token in float32: 256 bytes a token that is kept."""
-    options = ["--variants", "sliding_window,delta", "--match-state", "1024", "--seeds", "0", "--lrs", "1e-3"]
-    cli("run", *TINY, *options, "--out", tmp_path / "run")
+    options = [*ORDERED, "--variants", "sliding_window,delta"]
+    cli("run", *TINY, *options, "--match-state", "1024", "--out", tmp_path / "run")
     window, delta = load_tasks(tmp_path / "run")
     assert (window.params["window_size"], window.state_bytes) == (4, 1024)
     assert not window.reasons
