@@ -13,6 +13,7 @@ import click
 from .. import __version__
 from .cli_accuracy import dropin, fidelity, recall, records_of
 from .cli_compare import compare
+from .cli_tasks import tasks
 from .cli_variants import check, list_command, new, show
 from .output import echo_json, json_option, plugin_option, whole_number
 
@@ -64,7 +65,7 @@ def main() -> None:
     """
 
 
-for command in (list_command, show, check, new, compare, recall, fidelity, dropin):
+for command in (list_command, show, check, new, compare, recall, fidelity, dropin, tasks):
     main.add_command(command)
 
 
@@ -443,6 +444,23 @@ def _echo_figure(path: Path, records: int, as_json: bool) -> None:
         echo_json({"file": str(path), "records": records})
     else:
         click.echo(f"{path}: {records} records")
+
+
+@plot.command("tasks")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN…")
+@click.option("--out", metavar="DIR", help="Folder of the figures; RUN/figures by default.")
+@json_option
+def plot_tasks(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
+    """Draw trained tasks: curves, values over what decoding keeps, and accuracy by distance. Needs no torch."""
+    from ..reports.task_figures import save_task_figures
+    from ..results.tasks import load_tasks
+
+    paths = save_task_figures(load_tasks(*runs), Path(out) if out else Path(runs[0]) / "figures")
+    if as_json:
+        echo_json({"files": [str(path) for path in paths]})
+        return
+    for path in paths:
+        click.echo(str(path))
 
 
 # -- output -----------------------------------------------------------------------------------------------------

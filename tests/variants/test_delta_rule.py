@@ -186,3 +186,23 @@ def test_agrees_with_the_plain_forms_of_transformers(name: str) -> None:
         got, last = plain(*turned, initial_state=None, output_final_state=True, use_qk_l2norm_in_kernel=True)
         torch.testing.assert_close(got.transpose(1, 2).double(), out, rtol=0, atol=2e-6)
         torch.testing.assert_close(last.double(), state["memory"], rtol=0, atol=2e-5)
+
+
+def test_negative_eigenvalues_count_beta_twice() -> None:
+    """Forward, definition and decoding; and with beta = 1 it is the reflection that parity needs: twice is nothing."""
+    q, k, v = draw(Shape(70, 70, True, batch=1, heads=2, kv_heads=2))
+    beta = torch.rand(1, 2, 70, dtype=q.dtype)
+    plain, wide = attnbench.get("delta"), attnbench.get("delta", negative_eigenvalues=True)
+    expected = plain(q, k, v, causal=True, beta=2 * beta)
+    torch.testing.assert_close(wide(q, k, v, causal=True, beta=beta), expected)
+    torch.testing.assert_close(wide.definition(q, k, v, causal=True, beta=beta).to(q.dtype), expected)
+    _, state = wide.prefill(q[:, :, :-1], k[:, :, :-1], v[:, :, :-1], beta=beta[:, :, :-1])
+    out, _ = wide.decode(q[:, :, -1:], k[:, :, -1:], v[:, :, -1:], state, beta=beta[:, :, -1:])
+    torch.testing.assert_close(out, expected[:, :, -1:])
+    key, one = F.normalize(k[:, :, :1], dim=-1), torch.ones(1, 2, 1, dtype=q.dtype)
+    start = {"memory": torch.randn(1, 2, q.shape[-1], v.shape[-1], dtype=q.dtype)}
+    token = {"q": q[:, :, 0], "k": 1e6 * key[:, :, 0], "v": 0 * v[:, :, 0], "scale": 1.0, "beta": one[..., 0]}
+    _, once = wide.step(start, **token)
+    _, twice = wide.step(once, **token)
+    assert not torch.allclose(once["memory"], start["memory"])
+    torch.testing.assert_close(twice["memory"], start["memory"])

@@ -95,6 +95,9 @@ class Delta(DeltaRule):
     """C: tokens of a chunk. Changes speed and memory, never the result."""
     normalize_queries: bool = True
     """Divides queries by their l2 norms, as the paper does. Keys always are."""
+    negative_eigenvalues: bool = False
+    """Counts beta twice, so that the sigmoid by which a layer learns it reaches from 0 to 2, and the eigenvalue along
+    the key down to -1: state tracking, parity above all, needs that (arXiv:2411.12537)."""
 
     def __post_init__(self) -> None:
         self.require(chunk_size=1)
@@ -103,12 +106,16 @@ class Delta(DeltaRule):
         self, state: Mapping[str, Tensor], q: Tensor, k: Tensor, v: Tensor, *, scale: float, beta: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         q, k = self.units(q, k, scale)
-        memory = write(state["memory"], k, v, beta)
+        memory = write(state["memory"], k, v, self.strength(beta))
         return read(memory, q), {"memory": memory}
 
     def chunks(
         self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, beta: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         q, k = self.units(q, k, scale)
-        out, memory = delta_chunks(q, k, v, beta, keys=k @ k.mT, queries=(q @ k.mT).tril())
+        out, memory = delta_chunks(q, k, v, self.strength(beta), keys=k @ k.mT, queries=(q @ k.mT).tril())
         return out, {"memory": memory}
+
+    def strength(self, beta: Tensor) -> Tensor:
+        """beta as the rule takes it."""
+        return 2 * beta if self.negative_eigenvalues else beta
