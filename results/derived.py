@@ -26,7 +26,7 @@ from .statistics import Interval
 
 Basis = Literal["measured", "fitted", "interpolated", "extrapolated"]
 Quantity = Literal["time", "memory", "needed", "state"]
-"""Time of a call in s; peak memory above the inputs, memory in all (`needed_bytes`) and state for decoding, in bytes."""
+"""Time of a call in s; peak memory above the inputs, memory in all (`needed_bytes`), state for decoding, in bytes."""
 
 TAIL = 3
 """The longest lengths of so many show where a curve is heading: short ones are mostly overhead."""
@@ -155,9 +155,14 @@ def values_of(series: Series, quantity: Quantity) -> dict[int, Sequence[float]]:
     """By length: the samples of time, or the one value that does not vary."""
     if quantity == "time":
         return series.times
-    read = {"memory": lambda r: r.peak_bytes, "needed": needed_bytes, "state": lambda r: r.state_bytes}[quantity]
-    found = {n: read(record) for n, record in series.ok.items()}
+    found = {n: _bytes(record, quantity) for n, record in series.ok.items()}
     return {n: [float(value)] for n, value in found.items() if value is not None}
+
+
+def _bytes(record: Record, quantity: Quantity) -> int | None:
+    if quantity == "needed":
+        return needed_bytes(record)
+    return record.peak_bytes if quantity == "memory" else record.state_bytes
 
 
 # -- one length -----------------------------------------------------------------------------------------------------
@@ -206,7 +211,7 @@ def crossings(records: Iterable[Record]) -> list[Crossing]:
                 if rival is not None:
                     pairs[n] = record, rival, base
             for quantity in ("time", "memory"):
-                one = _crossing(series, pairs, quantity, against)  # type: ignore[arg-type]
+                one = _crossing(series, pairs, quantity, against)
                 if one is not None:
                     found.append(one)
     return found
