@@ -13,6 +13,7 @@ import click
 from .. import __version__
 from .cli_accuracy import recall
 from .cli_compare import compare
+from .cli_recommend import recommend
 from .cli_variants import check, list_command, new, show
 from .output import echo_json, json_option, plugin_option, whole_number
 
@@ -64,7 +65,7 @@ def main() -> None:
     """
 
 
-for command in (list_command, show, check, new, compare, recall):
+for command in (list_command, show, check, new, compare, recall, recommend):
     main.add_command(command)
 
 
