@@ -13,6 +13,7 @@ import click
 from .. import __version__
 from .cli_accuracy import recall
 from .cli_compare import compare
+from .cli_plot import plot
 from .cli_recommend import recommend
 from .cli_variants import check, list_command, new, show
 from .output import echo_json, json_option, plugin_option, whole_number
@@ -65,7 +66,7 @@ def main() -> None:
     """
 
 
-for command in (list_command, show, check, new, compare, recall, recommend):
+for command in (list_command, show, check, new, compare, recall, plot, recommend):
     main.add_command(command)
 
 
@@ -298,118 +299,6 @@ def capture(
         f"{info.head_dim}, of {info.model} over {info.text}. Use it with: attnbench run --inputs captured:{out} "
         f"--seq-lens {info.seq_len} --{'' if info.causal else 'no-'}causal"
     )
-
-
-# -- plot -------------------------------------------------------------------------------------------------------
-
-
-@main.group()
-def plot() -> None:
-    """Draw which tokens each query attends to: under a variant (pattern), on each kind of input (inputs)."""
-
-
-@plot.command("pattern")
-@click.argument("names", metavar="NAME[,NAME…]")
-@click.option("--seq-len", metavar="N", default="64", show_default=True, help="Tokens.")
-@click.option(
-    "--inputs", metavar="I", default="gaussian", show_default=True, help="As for run: structured, captured, …."
-)
-@click.option("--head", metavar="I", default="0", show_default=True, help="Which head, counted from 0.")
-@click.option("--layer", metavar="I", help="Which layer of captured inputs; the first by default.")
-@click.option(
-    "--causal/--no-causal", default=None, help="By default causal, or as captured inputs were, if the variant can."
-)
-@click.option("--seed", metavar="N", default="0", show_default=True, help="Seed of inputs and of drawn extras.")
-@click.option("--as-is", is_flag=True, help="Keep default sizes, even if nothing is left out at this length.")
-@plugin_option
-@click.option("--out", metavar="FILE", help="A .png, .svg or .pdf; NAME-pattern.png or patterns.png by default.")
-@json_option
-def plot_pattern(
-    names: str,
-    seq_len: str,
-    inputs: str,
-    head: str,
-    layer: str | None,
-    causal: bool | None,
-    seed: str,
-    as_is: bool,
-    plugins: tuple[str, ...],
-    out: str | None,
-    as_json: bool,
-) -> None:
-    """Draw the attention matrix of a variant on real or generated input, and the mask of a sparse one.
-
-    NAME is a variant, with parameters if you like; several, with commas between them, or all, give a sheet with a panel
-    each. Any variant that is linear in v has such a matrix, recurrences too: it is what its definition gives for v = I.
-    Sizes that NAME does not give (windows, blocks, …) are made small, so that short inputs show structure; the title
-    says which. Captured inputs have their words on the axes.
-    """
-    from ..reports.pattern import check_format, save_pattern, save_sheet
-    from ..variants.registry import split_specs
-    from .cards import load
-    from .pattern import View, look
-
-    view = View(
-        seq_len=whole_number("seq_len", seq_len),
-        inputs=inputs,
-        causal=causal,
-        head=whole_number("head", head),
-        layer=None if layer is None else whole_number("layer", layer),
-        seed=whole_number("seed", seed),
-        as_is=as_is,
-    )
-    if out is not None:
-        check_format(Path(out))  # before anything takes time
-    load(plugins)
-    specs = split_specs(names)
-    sheet = look(specs, view)
-    for name, why in sheet.left_out.items():
-        click.echo(f"left out: {why if why.startswith(name) else f'{name}: {why}'}", err=True)
-    if len(specs) == 1 and specs != ["all"]:
-        (one,) = sheet.patterns
-        path = save_pattern(one, Path(out or f"{one.spec.partition('(')[0]}-pattern.png"))
-    else:
-        path = save_sheet(sheet.patterns, sheet.left_out, Path(out or "patterns.png"), merge="all" in specs)
-    if as_json:
-        drawn = [{"spec": p.spec, "causal": p.causal, "pairs_seen": int(p.seen.sum())} for p in sheet.patterns]
-        echo_json({"file": str(path), "patterns": drawn, "left_out": sheet.left_out})
-    else:
-        click.echo(f"{path}: {', '.join(p.spec for p in sheet.patterns)}")
-
-
-@plot.command("inputs")
-@click.argument("names", metavar="[NAME,…]", default="")
-@click.option("--seq-len", metavar="N", help="Tokens; all that the capture has by default.")
-@click.option("--capture", metavar="FILE", help="A capture to stand beside; the packaged model's by default.")
-@click.option("--head", metavar="I", default="0", show_default=True, help="Which head is shown, counted from 0.")
-@click.option("--seed", metavar="N", default="0", show_default=True, help="Seed of what is drawn.")
-@click.option("--out", metavar="FILE", default="inputs.png", show_default=True, help="A .png, .svg or .pdf.")
-@json_option
-def plot_inputs(
-    names: str, seq_len: str | None, capture: str | None, head: str, seed: str, out: str, as_json: bool
-) -> None:
-    """Draw what attention on each kind of input looks like, and its statistics beside those of a real model.
-
-    NAME is an input that run takes, such as gaussian:2 or topics; by default all are drawn.
-    """
-    from ..reports.distributions import save_inputs
-    from ..reports.pattern import check_format
-    from .distributions.look import SHOWN, look
-
-    check_format(Path(out))  # before anything takes time
-    sheet = look(
-        [name.strip() for name in names.split(",")] if names else SHOWN,
-        seq_len=None if seq_len is None else whole_number("seq_len", seq_len),
-        capture=None if capture is None else Path(capture),
-        head=whole_number("head", head),
-        seed=whole_number("seed", seed),
-    )
-    path = save_inputs(sheet, Path(out))
-    if as_json:
-        found = [{"name": one.name, **asdict(one.statistics), "missed": one.missed} for one in sheet.looks]
-        echo_json({"file": str(path), "inputs": found})
-    else:
-        click.echo(f"{path}: {', '.join(one.name for one in sheet.looks)}")
 
 
 # -- output -----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from ..results.tasks import TaskFolder, TaskSummary, load_tasks, summarise
 from .errors import ReportsError
 from .load import LoadedRun, load_runs
 from .question import Question
-from .settings import captured, input_words
+from .settings import captured, identity_of, input_words
 from .words import percent, plural
 
 MQAR = "mqar"
@@ -120,10 +120,6 @@ def gather(paths: Sequence[str | Path], question: Question) -> Evidence:
         candidates.setdefault(identity_of(task), Candidate(task.variant, task.params, task.family, task.kind))
     chosen, others = _choose(runs, question)
     return Evidence(runs, summarise(tasks), candidates, chosen, others, notes)
-
-
-def identity_of(of: Record | TaskRecord | TaskSummary) -> str:
-    return json.dumps([of.variant, of.params], sort_keys=True)
 
 
 # -- the setting ----------------------------------------------------------------------------------------------------

@@ -345,7 +345,7 @@ def _memory(held: Held, question: Question) -> Figure | None:
     if question.mode != "decode":
         needed = estimate(held.series, "needed", question.seq_len)
         return None if needed is None else _times(needed, batch * (question.layers if question.mode == "train" else 1))
-    state, step = (estimate(held.series, name, question.seq_len) for name in ("state", "memory"))  # type: ignore[arg-type]
+    state, step = (estimate(held.series, name, question.seq_len) for name in ("state", "memory"))
     if state is None or step is None:
         return None
     kept, used = _times(state, batch * question.layers), _times(step, batch)
