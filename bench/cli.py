@@ -15,6 +15,7 @@ from .cli_accuracy import recall
 from .cli_compare import compare
 from .cli_plot import plot
 from .cli_recommend import recommend
+from .cli_table import table
 from .cli_variants import check, list_command, new, show
 from .output import echo_json, json_option, plugin_option, whole_number
 
@@ -66,7 +67,7 @@ def main() -> None:
     """
 
 
-for command in (list_command, show, check, new, compare, recall, plot, recommend):
+for command in (list_command, show, check, new, compare, recall, plot, recommend, table):
     main.add_command(command)
 
 

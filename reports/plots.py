@@ -14,7 +14,7 @@ from ..results.series import BYTES
 from ..results.tasks import TaskFolder, TaskSummary, load_tasks, summarise
 from . import paper_panels as panels
 from .errors import ReportsError
-from .load import load_runs
+from .load import LoadedRun, load_runs
 from .palette import FAMILIES, Style, family_of
 from .paper import WIDTHS, Drawing, most, save
 from .pattern import check_format
@@ -66,24 +66,22 @@ def plot(kind: str, runs: Sequence[str | Path], out: Path, width: str = "two", c
     check_format(out)
     of = KINDS[kind]
     choice = choice or Choice()
-    if kind == "curves":
-        drawings = _curves(_tasks(runs, choice))
-    else:
-        settings = _settings(runs, choice)
-        drawings = of.make(settings)
+    trained = kind == "curves"
+    drawings = _curves(_tasks(runs, choice)) if trained else of.make(settings_of(load_runs(runs), choice))
     if not drawings:
         raise ReportsError(f"there is nothing to draw: {of.needs}")
     path = save(drawings, out, of.title, width)
     return Plotted(path, min(len(drawings), 6), f"{of.title}. {of.caption}{most(len(drawings))}")
 
 
-def _settings(runs: Sequence[str | Path], choice: Choice) -> list[Setting]:
+def settings_of(runs: Sequence[LoadedRun], choice: Choice) -> list[Setting]:
+    """Settings with the records that were chosen, the most telling first."""
     found = []
-    for setting in split(load_runs(runs)):
+    for setting in split(runs):
         entries = tuple(entry for entry in setting.entries if choice.holds(entry.record))
         if entries:
             found.append(Setting(setting.run, entries, setting.number, setting.told_apart_by))
-    # the most telling first: those with most lengths, drawn inputs before captured ones
+    # those with most lengths, drawn inputs before captured ones
     return sorted(found, key=lambda s: (captured(s.of), -len(s.timed_lengths), s.number))
 
 

@@ -78,10 +78,13 @@ class Crossing:
     @property
     def words(self) -> str:
         """E.g. `3,100 (2,600–3,900)`, `256 or before`, `none up to 8,192`."""
-        if self.found.length is not None or self.beyond is None:
-            return self.found.words
+        found = self.found
+        if found.length is not None and found.low == found.high and found.length > found.shortest:
+            return f"{found.length:,.0f}"
+        if found.length is not None or self.beyond is None:
+            return found.words
         high = "never" if math.isinf(self.beyond.high) else f"{self.beyond.high:,.0f}"
-        return f"{self.found.words}; extrapolated {self.beyond.value:,.0f} ({self.beyond.low:,.0f}–{high})"
+        return f"{found.words}; extrapolated {self.beyond.value:,.0f} ({self.beyond.low:,.0f}–{high})"
 
 
 @dataclass(frozen=True)
