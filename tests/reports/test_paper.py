@@ -25,7 +25,6 @@ from attnbench.results.tasks import TaskFolder
 
 from . import synthetic
 
-
 LENGTHS = (256, 1024, 8192)
 
 
