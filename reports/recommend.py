@@ -2,7 +2,7 @@
 
 Every variant of the given runs appears exactly once: kept, rejected for a reason, or with the command that would make
 the records that are missing. A rank is claimed only where the intervals part: what cannot be told from the first of a
-tier shares it. A variant of which any record of this mode is `incorrect` is never kept.
+tier shares it. A variant of which any record in this dtype is `incorrect` is never kept.
 """
 
 from __future__ import annotations
@@ -189,7 +189,8 @@ def _against(
     candidate, found = evidence.candidates[identity], []
     if wrong := _incorrect(evidence, question, identity):
         why = f": {wrong.reasons[0]}" if wrong.reasons else ""
-        found.append(f"its implementation is incorrect at {count(wrong.n_k)} tokens, {wrong.dtype}{why}")
+        where = f"{wrong.mode} at {count(wrong.n_k)} tokens in {wrong.dtype}"
+        found.append(f"its implementation is incorrect, {where}{why}")
     if candidate.kind not in question.kinds:
         found.append(f"its kind is {candidate.kind}, and {' or '.join(question.kinds)} was asked for")
     if held is not None:
@@ -319,19 +320,16 @@ def _remarks(
         found.append("it may recall less than was asked for: the interval holds the limit")
     if fidelity is not None and question.max_error is None:
         found.append(f"its output is {percent(fidelity.value)} away from softmax attention's ({fidelity.source})")
-    elsewhere = [
-        record
-        for _, record in evidence.records(identity)
-        if record.status == "incorrect" and record.mode != question.mode
-    ]
-    if elsewhere:
-        found.append(f"its implementation is incorrect in mode {elsewhere[0].mode}")
+    if any(record.status == "incorrect" for _, record in evidence.records(identity)):
+        found.append("its implementation is incorrect in another dtype")
     return found
 
 
 def _incorrect(evidence: Evidence, question: Question, identity: str) -> Record | None:
-    """A record of this mode that failed its check, whatever its dtype or length."""
-    wrong = (r for _, r in evidence.records(identity) if r.status == "incorrect" and r.mode == question.mode)
+    """A record that failed its check, in whatever mode and at whatever length; not where its dtype is another."""
+    of = evidence.of
+    dtype = question.dtype or (of.dtype if of is not None else None)
+    wrong = (r for _, r in evidence.records(identity) if r.status == "incorrect" and dtype in (None, r.dtype))
     return next(wrong, None)
 
 

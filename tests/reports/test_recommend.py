@@ -138,15 +138,19 @@ def test_what_is_rejected_says_why(folder: Path) -> None:
     assert train["performer"]["reasons"][0].startswith("it ended as timeout at 2,048 tokens")
 
 
-def test_an_incorrect_variant_is_never_recommended(folder: Path) -> None:
+def test_an_incorrect_variant_is_never_recommended(folder: Path, tmp_path: Path) -> None:
     """At length 256 it is incorrect in training, and fast and correct at 4,096."""
-    assert case(folder, "block_local", 4096, mode="train")["status"] == "ok"
-    one = by_variant(ask(folder, "--seq-len", 4096, "--mode", "train"))["block_local"]
-    assert one["outcome"] == "rejected"
-    assert one["reasons"][0].startswith("its implementation is incorrect at 256 tokens, float32: dk differs")
-    other = by_variant(ask(folder, "--seq-len", 4096))["block_local"]
+    for mode in ("train", "forward"):
+        assert case(folder, "block_local", 4096, mode=mode)["status"] == "ok"
+        one = by_variant(ask(folder, "--seq-len", 4096, "--mode", mode))["block_local"]
+        assert one["outcome"] == "rejected"
+        assert one["reasons"][0].startswith(
+            "its implementation is incorrect, train at 256 tokens in float32: dk differs"
+        )
+    records = [r.model_copy(update={"dtype": "float16"} if r.status == "incorrect" else {}) for r in synthetic.sweep()]
+    other = by_variant(ask(synthetic.write(tmp_path / "run", records), "--seq-len", 4096))["block_local"]
     assert other["outcome"] == "kept"
-    assert "its implementation is incorrect in mode train" in other["remarks"]
+    assert "its implementation is incorrect in another dtype" in other["remarks"]
 
 
 def test_distance_from_softmax_counts_on_the_inputs_asked_for(folder: Path) -> None:
@@ -155,7 +159,7 @@ def test_distance_from_softmax_counts_on_the_inputs_asked_for(folder: Path) -> N
     assert answer["sink_window"]["fidelity"]["value"] == real
     assert answer["sink_window"]["outcome"] == "kept"
     assert "captured input, non-causal, 512 tokens" in answer["sink_window"]["fidelity"]["source"]
-    assert answer["block_local"]["outcome"] == "rejected"
+    assert answer["performer"]["reasons"][0].startswith("its output is 9")
     assert answer["linear_elu"]["reasons"] == [
         "it is an operator of its own: a distance from softmax attention means nothing for it"
     ]
@@ -243,18 +247,18 @@ def test_estimates_are_told_apart_by_both_their_intervals(folder: Path) -> None:
 
 def test_what_is_missing_comes_with_a_command_that_is_understood(folder: Path) -> None:
     answer = ask(folder, "--seq-len", 8192 * 17)
-    one = by_variant(answer)["block_local"]
+    one = by_variant(answer)["sliding_window"]
     assert one["outcome"] == "unknown"
     (reason,) = one["reasons"]
     assert reason.startswith("no time at 139,264 tokens: it was timed at 6 lengths up to 8,192, and a fit needs 3")
     words = shlex.split(one["command"])
-    assert words[:4] == ["attnbench", "run", "--variants", "block_local(chunk_size=256),sdpa"]
+    assert words[:4] == ["attnbench", "run", "--variants", "sliding_window(window_size=512),sdpa"]
     options = dict(zip(words[4:-1:2], words[5:-1:2], strict=True))
     assert options["--seq-lens"] == "139264"
     assert (options["--heads"], options["--threads"], options["--dtypes"]) == ("4", "2", "float32")
     assert words[-1] == "--causal"
     (together,) = answer["commands"]
-    assert "block_local(chunk_size=256)" in together
+    assert "sliding_window(window_size=512)" in together
     assert "nystrom" not in together, "it has no causal form"
 
 
