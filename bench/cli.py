@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
-from .cli_accuracy import dropin, fidelity, recall, records_of
+from .cli_accuracy import dropin, fidelity, recall
 from .cli_compare import compare
+from .cli_plot import plot
+from .cli_recommend import recommend
+from .cli_table import table
 from .cli_tasks import tasks
 from .cli_variants import check, list_command, new, show
 from .output import echo_json, json_option, plugin_option, whole_number
@@ -65,7 +68,7 @@ def main() -> None:
     """
 
 
-for command in (list_command, show, check, new, compare, recall, fidelity, dropin, tasks):
+for command in (list_command, show, check, new, compare, recall, fidelity, dropin, tasks, plot, recommend, table):
     main.add_command(command)
 
 
@@ -74,11 +77,10 @@ for command in (list_command, show, check, new, compare, recall, fidelity, dropi
 
 @main.command()
 @click.argument("config", required=False, metavar="[CONFIG.toml]")
-@click.option("--preset", metavar="NAME", help="quick, standard, long or fidelity.")
+@click.option("--preset", metavar="NAME", help="quick, standard or long.")
 @click.option("--variants", metavar="A,B(x=1)", help="Names with parameters, or all.")
 @click.option("--seq-lens", metavar="N,…", help="Sequence lengths.")
 @click.option("--query-lens", metavar="N,…", help="Queries; as many as keys by default.")
-@click.option("--budgets", metavar="N,…", help="Keys a query: each variant at parameters that come to as many.")
 @click.option("--modes", metavar="M,…", help="forward, train (forward and backward), decode (one token).")
 @click.option("--compiled/--eager", default=None, help="Measure what torch.compile makes of each variant.")
 @click.option("--causal/--no-causal", default=None, help="Only causal, or only non-causal, attention.")
@@ -165,12 +167,12 @@ def _echo_shapes(as_json: bool) -> None:
 GRID_OPTIONS = frozenset(
     (
         *("variants", "seq_lens", "modes", "causal", "dtypes", "devices", "threads", "inputs"),
-        *("query_lens", "budgets", "compiled", "shape", "batch", "heads", "kv_heads", "head_dim", "seed"),
+        *("query_lens", "compiled", "shape", "batch", "heads", "kv_heads", "head_dim", "seed"),
     )
 )
 """Options that describe a sweep: with any of them, and neither file nor preset, they are the whole of it."""
 
-LISTS = ("seq_lens", "query_lens", "budgets", "threads")
+LISTS = ("seq_lens", "query_lens", "threads")
 NUMBERS = frozenset((*LISTS, "batch", "heads", "kv_heads", "head_dim", "seed"))
 
 
@@ -299,168 +301,6 @@ def capture(
         f"{info.head_dim}, of {info.model} over {info.text}. Use it with: attnbench run --inputs captured:{out} "
         f"--seq-lens {info.seq_len} --{'' if info.causal else 'no-'}causal"
     )
-
-
-# -- plot -------------------------------------------------------------------------------------------------------
-
-
-@main.group()
-def plot() -> None:
-    """Draw which tokens each query attends to (pattern, inputs), or accuracy without training (fidelity, dropin)."""
-
-
-@plot.command("pattern")
-@click.argument("names", metavar="NAME[,NAME…]")
-@click.option("--seq-len", metavar="N", default="64", show_default=True, help="Tokens.")
-@click.option(
-    "--inputs", metavar="I", default="gaussian", show_default=True, help="As for run: structured, captured, …."
-)
-@click.option("--head", metavar="I", default="0", show_default=True, help="Which head, counted from 0.")
-@click.option("--layer", metavar="I", help="Which layer of captured inputs; the first by default.")
-@click.option(
-    "--causal/--no-causal", default=None, help="By default causal, or as captured inputs were, if the variant can."
-)
-@click.option("--seed", metavar="N", default="0", show_default=True, help="Seed of inputs and of drawn extras.")
-@click.option("--as-is", is_flag=True, help="Keep default sizes, even if nothing is left out at this length.")
-@plugin_option
-@click.option("--out", metavar="FILE", help="A .png, .svg or .pdf; NAME-pattern.png or patterns.png by default.")
-@json_option
-def plot_pattern(
-    names: str,
-    seq_len: str,
-    inputs: str,
-    head: str,
-    layer: str | None,
-    causal: bool | None,
-    seed: str,
-    as_is: bool,
-    plugins: tuple[str, ...],
-    out: str | None,
-    as_json: bool,
-) -> None:
-    """Draw the attention matrix of a variant on real or generated input, and the mask of a sparse one.
-
-    NAME is a variant, with parameters if you like; several, with commas between them, or all, give a sheet with a panel
-    each. Any variant that is linear in v has such a matrix, recurrences too: it is what its definition gives for v = I.
-    Sizes that NAME does not give (windows, blocks, …) are made small, so that short inputs show structure; the title
-    says which. Captured inputs have their words on the axes.
-    """
-    from ..reports.pattern import check_format, save_pattern, save_sheet
-    from ..variants.registry import split_specs
-    from .cards import load
-    from .pattern import View, look
-
-    view = View(
-        seq_len=whole_number("seq_len", seq_len),
-        inputs=inputs,
-        causal=causal,
-        head=whole_number("head", head),
-        layer=None if layer is None else whole_number("layer", layer),
-        seed=whole_number("seed", seed),
-        as_is=as_is,
-    )
-    if out is not None:
-        check_format(Path(out))  # before anything takes time
-    load(plugins)
-    specs = split_specs(names)
-    sheet = look(specs, view)
-    for name, why in sheet.left_out.items():
-        click.echo(f"left out: {why if why.startswith(name) else f'{name}: {why}'}", err=True)
-    if len(specs) == 1 and specs != ["all"]:
-        (one,) = sheet.patterns
-        path = save_pattern(one, Path(out or f"{one.spec.partition('(')[0]}-pattern.png"))
-    else:
-        path = save_sheet(sheet.patterns, sheet.left_out, Path(out or "patterns.png"), merge="all" in specs)
-    if as_json:
-        drawn = [{"spec": p.spec, "causal": p.causal, "pairs_seen": int(p.seen.sum())} for p in sheet.patterns]
-        echo_json({"file": str(path), "patterns": drawn, "left_out": sheet.left_out})
-    else:
-        click.echo(f"{path}: {', '.join(p.spec for p in sheet.patterns)}")
-
-
-@plot.command("inputs")
-@click.argument("names", metavar="[NAME,…]", default="")
-@click.option("--seq-len", metavar="N", help="Tokens; all that the capture has by default.")
-@click.option("--capture", metavar="FILE", help="A capture to stand beside; the packaged model's by default.")
-@click.option("--head", metavar="I", default="0", show_default=True, help="Which head is shown, counted from 0.")
-@click.option("--seed", metavar="N", default="0", show_default=True, help="Seed of what is drawn.")
-@click.option("--out", metavar="FILE", default="inputs.png", show_default=True, help="A .png, .svg or .pdf.")
-@json_option
-def plot_inputs(
-    names: str, seq_len: str | None, capture: str | None, head: str, seed: str, out: str, as_json: bool
-) -> None:
-    """Draw what attention on each kind of input looks like, and its statistics beside those of a real model.
-
-    NAME is an input that run takes, such as gaussian:2 or topics; by default all are drawn.
-    """
-    from ..reports.distributions import save_inputs
-    from ..reports.pattern import check_format
-    from .distributions.look import SHOWN, look
-
-    check_format(Path(out))  # before anything takes time
-    sheet = look(
-        [name.strip() for name in names.split(",")] if names else SHOWN,
-        seq_len=None if seq_len is None else whole_number("seq_len", seq_len),
-        capture=None if capture is None else Path(capture),
-        head=whole_number("head", head),
-        seed=whole_number("seed", seed),
-    )
-    path = save_inputs(sheet, Path(out))
-    if as_json:
-        found = [{"name": one.name, **asdict(one.statistics), "missed": one.missed} for one in sheet.looks]
-        echo_json({"file": str(path), "inputs": found})
-    else:
-        click.echo(f"{path}: {', '.join(one.name for one in sheet.looks)}")
-
-
-@plot.command("fidelity")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN…")
-@click.option("--out", metavar="FILE", default="fidelity.png", show_default=True, help="A .png, .svg or .pdf.")
-@json_option
-def plot_fidelity(runs: tuple[str, ...], out: str, as_json: bool) -> None:
-    """Draw error against budget of the approximate variants of RUN…, on each kind of input."""
-    from ..reports.accuracy import save_fidelity
-    from ..results.fidelity import points
-
-    found = points(records_of(runs))
-    _echo_figure(save_fidelity(found, Path(out)), len(found), as_json)
-
-
-@plot.command("dropin")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN…")
-@click.option("--out", metavar="FILE", default="dropin.png", show_default=True, help="A .png, .svg or .pdf.")
-@json_option
-def plot_dropin(runs: tuple[str, ...], out: str, as_json: bool) -> None:
-    """Draw what a real model loses with each variant of RUN… in place of its attention, beside the nulls."""
-    from ..reports.accuracy import save_dropin
-    from ..results.dropin_record import load_dropins
-
-    found = load_dropins(*runs)
-    _echo_figure(save_dropin(found, Path(out)), len(found), as_json)
-
-
-def _echo_figure(path: Path, records: int, as_json: bool) -> None:
-    if as_json:
-        echo_json({"file": str(path), "records": records})
-    else:
-        click.echo(f"{path}: {records} records")
-
-
-@plot.command("tasks")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN…")
-@click.option("--out", metavar="DIR", help="Folder of the figures; RUN/figures by default.")
-@json_option
-def plot_tasks(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
-    """Draw trained tasks: curves, values over what decoding keeps, and accuracy by distance. Needs no torch."""
-    from ..reports.task_figures import save_task_figures
-    from ..results.tasks import load_tasks
-
-    paths = save_task_figures(load_tasks(*runs), Path(out) if out else Path(runs[0]) / "figures")
-    if as_json:
-        echo_json({"files": [str(path) for path in paths]})
-        return
-    for path in paths:
-        click.echo(str(path))
 
 
 # -- output -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..results.record import GROUP, Record
+from ..results.task_record import TaskRecord
+from ..results.tasks import TaskSummary
 from .load import LoadedRun
 from .palette import Style, family_of
 from .words import capital, plural
@@ -187,7 +189,7 @@ def split(runs: Sequence[LoadedRun]) -> list[Setting]:
     shared = [name for name in GROUP if name not in ("n_q", "n_k")]
     for run in runs:
         for record in run.records:
-            label = labels[_identity(record)]
+            label = labels[identity_of(record)]
             key = (run.number, record.machine, _queries(record), *(getattr(record, name) for name in shared))
             found.setdefault(key, []).append(Entry(run, record, label, styles[label]))
     apart = {name for name in ("seed", "compiled") if len({getattr(e[0].record, name) for e in found.values()}) > 1}
@@ -206,7 +208,8 @@ def _order(entry: Entry) -> tuple[object, ...]:
     return (entry.run.number, record.machine, captured(record), mode, not record.causal, record.inputs, record.dtype)
 
 
-def _identity(record: Record) -> str:
+def identity_of(record: Record | TaskRecord | TaskSummary) -> str:
+    """Which variant with which parameters it is of."""
     return json.dumps([record.variant, record.params], sort_keys=True)
 
 
@@ -219,8 +222,8 @@ def _names(records: Iterable[Record]) -> tuple[dict[str, str], dict[str, Style]]
     measured = {record.variant for record in records if record.status == "ok"}
     by_name: dict[str, dict[str, Record]] = {}
     # what was measured gets the plainest marks; then by name, so that reports of the same variants look alike
-    for record in sorted(records, key=lambda r: (r.variant not in measured, r.variant, _identity(r))):
-        by_name.setdefault(record.variant, {}).setdefault(_identity(record), record)
+    for record in sorted(records, key=lambda r: (r.variant not in measured, r.variant, identity_of(r))):
+        by_name.setdefault(record.variant, {}).setdefault(identity_of(record), record)
     labels: dict[str, str] = {}
     styles: dict[str, Style] = {}
     counts: dict[str, int] = {}

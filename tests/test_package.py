@@ -20,7 +20,8 @@ FOLDERS = ("variants", "bench", "results", "reports")
 HEAVY = ("torch", "pandas", "transformers", "xformers", "matplotlib", "altair", "scipy", "numpy")
 
 MAY_IMPORT = {"variants": set(), "results": set(), "bench": {"variants", "results"}, "reports": {"results"}}
-COMPOSES = {Path("bench/cli.py"): {"reports"}}
+COMPOSES = {path.relative_to(ROOT): {"reports"} for path in (ROOT / "bench").glob("cli*.py")}
+"""The command line composes everything."""
 
 
 def package_files() -> list[Path]:
@@ -176,7 +177,7 @@ def test_heavy_imports_are_seen() -> None:
         command_line("--version"),
         *(
             command_line(command, "--help")
-            for command in ("list", "show", "plot", "run", "report", "compare", "capture")
+            for command in ("list", "show", "plot", "run", "report", "compare", "capture", "recommend", "table")
         ),
     ],
 )
