@@ -11,7 +11,20 @@ from dataclasses import dataclass, replace
 
 from .growth import Fit, pays_from
 from .settings import MODES, REFERENCE, Entry, Setting, captured, causality
-from .words import capital, count, digits, interval, lengths, listed, percent, plural, seconds, seconds_interval, size
+from .words import (
+    capital,
+    count,
+    digits,
+    interval,
+    lengths,
+    listed,
+    percent,
+    plural,
+    seconds,
+    seconds_interval,
+    size,
+    tick,
+)
 
 SAME_AS_SOFTMAX = 1e-3
 """A fidelity error below this is no difference: float32 rounding stays well under it, and so does bfloat16's nearly."""
@@ -29,6 +42,8 @@ class Sentence:
     evidence: tuple[Entry, ...] = ()
     question: str = ""
     """What it answers, in a few words."""
+    pick: str = ""
+    """The answer itself, in as few: a variant, or that there is none."""
 
 
 def headline(settings: Sequence[Setting]) -> Setting | None:
@@ -99,7 +114,7 @@ def fastest_exact(setting: Setting) -> Sentence:
     if max(setting.lengths) > length and failed:
         text += f"; at {count(max(setting.lengths))} no exact variant has a time ({fates(failed)})"
         text += ", but the run has not come to all of them" if setting.run.missing else ""
-    return Sentence(text + ".", (first, *named))
+    return Sentence(text + ".", (first, *named), pick=first.label)
 
 
 def without_loss(setting: Setting, settings: Sequence[Setting]) -> Sentence:
@@ -117,7 +132,8 @@ def without_loss(setting: Setting, settings: Sequence[Setting]) -> Sentence:
         if exact is None:
             return Sentence(f"{loss} nothing can be named: no exact variant has a ratio, and no distance was measured.")
         known = f"only exact variants can be named: {exact.label} at {count(exact.length)} tokens"
-        return Sentence(f"{loss} {known}; on captured input no distance was measured beside a time.", (exact,))
+        unmeasured = "on captured input no distance was measured beside a time"
+        return Sentence(f"{loss} {known}; {unmeasured}.", (exact,), pick=exact.label)
     length = _judged(real)
     base = real.baseline(length or 0)
     if length is None or base is None:
@@ -150,7 +166,7 @@ def without_loss(setting: Setting, settings: Sequence[Setting]) -> Sentence:
         text += f". At {count(exact.length)} tokens nothing was measured on captured input, so only exact variants are "
         text += f"known to lose nothing: {exact.label}"
         evidence.append(exact)
-    return Sentence(f"{loss}, {text}.", tuple(dict.fromkeys(evidence)))
+    return Sentence(f"{loss}, {text}.", tuple(dict.fromkeys(evidence)), pick=evidence[0].label)
 
 
 def pays(setting: Setting, settings: Sequence[Setting]) -> Sentence:
@@ -178,7 +194,7 @@ def pays(setting: Setting, settings: Sequence[Setting]) -> Sentence:
     against = "the fastest exact variant"
     evidence: list[Entry] = []
     if not whole:
-        text = "Where sub-quadratic attention starts to pay is not known: nothing of it was timed beside exact at two lengths"
+        text = "Where sub-quadratic attention starts to pay is not known: none was timed beside exact at two lengths"
     elif not paying:
         text = (
             f"Sub-quadratic attention pays at no length timed, up to {count(length)}: none stays faster than {against}"
@@ -201,7 +217,8 @@ def pays(setting: Setting, settings: Sequence[Setting]) -> Sentence:
         text += f". The fastest that stands in for softmax attention is {_with_settings(stand_in)}, "
         text += f"{_against(stand_in, against)}; {cost}"
         evidence += [stand_in, *rests_on]
-    return Sentence(text + ".", tuple(dict.fromkeys(evidence)))
+    pick = f"{paying[0].label} {_roughly(paying[0])}" if paying else "nowhere measured" if whole else "not known"
+    return Sentence(text + ".", tuple(dict.fromkeys(evidence)), pick=pick)
 
 
 def least_memory(setting: Setting) -> Sentence:
@@ -226,7 +243,7 @@ def least_memory(setting: Setting) -> Sentence:
         text += _absent(setting, length) or f"; {REFERENCE} was not measured there"
     elif reference not in evidence:
         evidence.append(reference)
-    return Sentence(text + ".", tuple(dict.fromkeys(evidence)))
+    return Sentence(text + ".", tuple(dict.fromkeys(evidence)), pick=least.label)
 
 
 def fates(entries: Sequence[Entry]) -> str:
@@ -295,6 +312,12 @@ def _from(fit: Fit) -> str:
     low = f"{count(first)} or before" if low == "before" else low
     high = f"none up to {count(last)}" if fit.high is None else count(fit.high)
     return f"from {count(value)} tokens on (95 % interval {low} to {high})"
+
+
+def _roughly(fit: Fit) -> str:
+    """The same in as few words as a headline has."""
+    first = fit.evidence[0].length
+    return f"from {tick(first)} or before" if (fit.value or 0.0) <= first else f"from {count(fit.value or 0.0)} tokens"
 
 
 def _with_settings(entry: Entry) -> str:

@@ -97,8 +97,8 @@ def _table(group: Sequence[Setting], length: int) -> Table:
         rows.append(Row(entry, cells, _change(label, ranks, ranked) if label in everywhere else "not in all"))
     bases = [f"{setting.run.name}: {base.label}" for setting in group if (base := setting.baseline(length)) is not None]
     caption = (
-        f"At {count(length)} tokens: time over that of each run's own fastest exact variant ({listed(bases)}); small: 95 "
-        "% interval, time, share of the machine's own ceiling"
+        f"At {count(length)} tokens: time over that of each run's own fastest exact variant ({listed(bases)}); "
+        "small: 95 % interval, time, share of the machine's own ceiling"
     )
     names = tuple(
         f"{each.run.name}, {each.of.threads} threads" if each.of.threads > 1 else f"{each.run.name}, 1 thread"

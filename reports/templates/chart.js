@@ -129,7 +129,8 @@ function draw(place, spec, zoom) {
   const column_ = Math.min(longest * SIGN_WIDTH + 20, width * 0.36);
   const byName = spec.y.type === "names";
   const ends = spec.names === "end";
-  const margin = { top: 12, bottom: 42, left: byName ? column_ : 54, right: ends ? column_ : 16 };
+  const noted = byName && (spec.rules ?? []).some(({ text }) => text);
+  const margin = { top: noted ? 24 : 12, bottom: 42, left: byName ? column_ : 54, right: ends ? column_ : 16 };
   const height = byName ? spec.y.names.length * 22 + margin.top + margin.bottom
     : Math.max(spec.height ?? 300, ends ? spec.series.length * LINE_GAP + margin.bottom : 0);
   const [left, right, top, bottom] = [margin.left, width - margin.right, margin.top, height - margin.bottom];
@@ -171,7 +172,7 @@ function draw(place, spec, zoom) {
     if (!(axis === "x" ? x : y).inside(at)) continue;
     const line = axis === "x" ? { x1: x.at(at), x2: x.at(at), y1: top, y2: bottom } : { x1: left, x2: right, y1: y.at(at), y2: y.at(at) };
     body.append(svg("line", { class: bad ? "rule bad" : "rule", ...line }));
-    if (text) root.append(svg("text", { class: bad ? "note bad" : "note", x: axis === "x" ? x.at(at) - 4 : right - 4, y: axis === "x" ? top + 9 : y.at(at) - 4, "text-anchor": "end" }, text));
+    if (text) root.append(svg("text", { class: bad ? "note bad" : "note", x: axis === "x" ? x.at(at) - 4 : right - 4, y: axis === "x" ? top - 5 : y.at(at) - 4, "text-anchor": "end" }, text));
   }
   for (const { points, text, step } of spec.curves ?? []) {
     const path = points.map(([px, py], i) => (i === 0 ? "M" : step ? `H${x.at(px).toFixed(1)}L` : "L") + `${x.at(px).toFixed(1)} ${y.at(py).toFixed(1)}`).join("");

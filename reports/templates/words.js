@@ -50,5 +50,11 @@ const rate = (unit) => (value) => {
 
 // a length as an axis writes it: 256, 1k, 32k
 const tick = (n) => (n >= 1024 && n % 1024 === 0 ? `${n / 1024}k` : count(n));
-const plain = (value) => Number(value.toPrecision(6)).toLocaleString("en-US", { maximumSignificantDigits: 6 });
+// figures of any size on an axis: 0.25, 500, 20k, 1.5M
+function plain(value) {
+  for (const [from, factor, sign] of [[1e9, 1e9, "G"], [1e6, 1e6, "M"], [1e4, 1e3, "k"]]) {
+    if (Math.abs(value) >= from) return `${Number((value / factor).toPrecision(4)).toLocaleString("en-US")}${sign}`;
+  }
+  return Number(value.toPrecision(6)).toLocaleString("en-US", { maximumSignificantDigits: 6 });
+}
 const plural = (n, thing, things = `${thing}s`) => `${count(n)} ${n === 1 ? thing : things}`;
