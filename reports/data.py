@@ -12,11 +12,13 @@ from typing import Any
 
 from ..results.record import Record
 from ..results.work import BYTES, needed_bytes
+from . import training
 from .growth import Fit
 from .load import LoadedRun
 from .missing import MEANING
 from .palette import FAMILIES, family_of
 from .settings import MODES, Entry, Setting, captured, causality, shape_words
+from .training import TaskSetting
 
 LEFT_OUT = ("samples_s", "schema_version", "group_id", "causal", "machine")
 """Fields that the page does without, or has under another name."""
@@ -24,7 +26,9 @@ HELPERS = ("run_number", "setting", "needed_bytes")
 """Columns that charts need and the table does not show."""
 
 
-def store(runs: Sequence[LoadedRun], settings: Sequence[Setting], fits: Sequence[Fit]) -> dict[str, Any]:
+def store(
+    runs: Sequence[LoadedRun], settings: Sequence[Setting], fits: Sequence[Fit], tasks: Sequence[TaskSetting]
+) -> dict[str, Any]:
     """What the page embeds, as plain data."""
     entries = [entry for setting in settings for entry in setting.entries]
     numbers = [setting.number for setting in settings for _ in setting.entries]
@@ -54,6 +58,7 @@ def store(runs: Sequence[LoadedRun], settings: Sequence[Setting], fits: Sequence
             }
             for setting in settings
         ],
+        "tasks": training.as_data(tasks),
         "ceilings": [
             {"run": run.number, **ceiling.model_dump(exclude_none=True)} for run in runs for ceiling in run.run.ceilings
         ],

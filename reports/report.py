@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import cards, data, growth, machines, missing, page, tables
+from . import cards, data, growth, machines, missing, page, tables, training
 from .answer import Sentence, answers, headline
 from .errors import ReportsError
 from .figures import save_figures
@@ -46,19 +46,27 @@ def write(runs: Sequence[str | Path], out: Path | None = None) -> Report:
     Raises ReportsError where nothing can be reported or the folder cannot be written, and ResultsError for a folder
     that is no run. A report that is there already is replaced.
     """
-    loaded = load_runs(runs)
+    with_tasks = [path for path in runs if training.is_task_run(path)]
+    sweeps = [path for path in runs if path not in with_tasks]
+    if with_tasks and not sweeps:
+        raise ReportsError("these runs hold trained tasks only; name the run of a sweep beside them")
+    loaded = load_runs(sweeps)
+    task_records, task_warnings = training.load(with_tasks)
     folder = Path(out) if out is not None else loaded[0].path / "report"
     _claim(folder)
     settings = split(loaded)
     sentences = answers(settings)
-    warnings = [note for run in loaded for note in run.warnings] + _unlike_machines(loaded) + _unsteady(loaded)
+    warnings = [note for run in loaded for note in run.warnings] + task_warnings
+    warnings += _unlike_machines(loaded) + _unsteady(loaded)
     figures = save_figures(settings, folder / "figures")
     ordered = _ordered(settings)
+    tasks = training.trained(task_records, [entry for setting in ordered for entry in setting.entries])
     context = _content(loaded, ordered, sentences, warnings)
+    context |= {"tasks": tasks, "task_columns": training.COLUMNS}
     context["figures"] = [path.relative_to(folder).as_posix() for path in figures if path.suffix == ".png"]
     context["still"] = [{"title": name, "address": page.still(path)} for name, path in _stills(figures)]
     html, markdown = folder / "report.html", folder / "report.md"
-    _replace(html, page.html(context, data.store(loaded, ordered, growth.fits(ordered))))
+    _replace(html, page.html(context, data.store(loaded, ordered, growth.fits(ordered), tasks)))
     _replace(markdown, page.markdown(context))
     return Report(folder, html, markdown, figures, [sentence.text for sentence in sentences], warnings)
 

@@ -198,7 +198,7 @@ function draw(place, spec, zoom) {
       if (isNumber(point.low) && !byName) group.append(svg("line", { class: "range", x1: px, x2: px, y1: y.at(point.low), y2: y.at(point.high) }));
       if (isNumber(point.xlow)) group.append(svg("line", { class: "range", x1: x.at(Math.max(point.xlow, x.low)), x2: x.at(Math.min(point.xhigh, x.high)), y1: py, y2: py }));
       group.append(svg("path", { class: `sign${point.hollow ? " hollow" : ""}${point.bad ? " bad" : ""}`, d: point.sign ?? SIGNS[line.style % SIGNS.length], transform: `translate(${px.toFixed(1)} ${py.toFixed(1)})` }));
-      if (!line.silent) hot.push({ ...point, label: line.label, px, py });
+      if (!line.silent) hot.push({ ...point, label: line.label, family: line.family, px, py });
     }
     body.append(group);
     if (ends && seen.length) last.push({ line, group, px: x.at(seen.at(-1).x), py: y.at(seen.at(-1).y) });
@@ -216,7 +216,7 @@ function draw(place, spec, zoom) {
     const named = hot.filter((point) => !point.nameless);
     const texts = named.map(({ label }) => shortened(label, 26));
     beside(named.map(({ px, py }) => [px, py]), texts.map((text) => text.length * SIGN_WIDTH), [left, top, width, bottom]).forEach((spot, i) => {
-      const group = svg("g", { class: "series end", style: `--c:var(--${variant(named[i].label)?.family ?? "null"})` });
+      const group = svg("g", { class: "series end", style: `--c:var(--${named[i].family})` });
       group.dataset.label = named[i].label;
       group.append(svg("text", { class: "name halo", x: spot.x, y: spot.y + 3.8, "text-anchor": spot.anchor }, texts[i]));
       root.append(group);

@@ -96,8 +96,8 @@ const charts = (() => {
   function drawKind(each, found) {
     const { kind, section, facets, more, entry } = each;
     const open = state.list("all").includes(kind.id);
-    const order = [...data.settings].sort((a, b) => (kind.real ? a.drawn - b.drawn : 0));
-    const groups = kind.once ? new Map([[order[0].number, found]]) : grouped(found, num("setting"));
+    const order = kind.tasks ? data.tasks : [...data.settings].sort((a, b) => (kind.real ? a.drawn - b.drawn : 0));
+    const groups = kind.tasks ? new Map(data.tasks.map((task) => [task.number, task])) : kind.once ? new Map([[order[0].number, found]]) : grouped(found, num("setting"));
     const specs = order.filter(({ number }) => groups.has(number)).map((setting) => [setting, kind.make(groups.get(setting.number))]).filter(([, spec]) => spec);
     section.hidden = entry.hidden = !specs.length;
     const now = (open ? specs : specs.slice(0, AT_FIRST)).map(([setting, spec]) => facet(each, setting, spec));
@@ -105,7 +105,7 @@ const charts = (() => {
     if (now.length !== before.length || now.some(({ figure }, i) => figure !== before[i])) facets.replaceChildren(...now.map(({ figure }) => figure));
     for (const made of now) place(made, kind);
     more.hidden = specs.length <= AT_FIRST;
-    more.textContent = open ? `Show the first ${AT_FIRST} settings only` : `Show all ${specs.length} settings`;
+    more.textContent = open ? `Show the first ${AT_FIRST} only` : `Show all ${specs.length}`;
     more.setAttribute("aria-expanded", String(open));
     return now.length;
   }

@@ -229,6 +229,27 @@ function errorChart(found) {
   return byVariant(all, { type: "log", title: "Largest error over what is allowed", write: plain, keep: true }, [{ axis: "x", at: 1, text: "allowed", bad: true, include: true }]);
 }
 
+// trained tasks have no rows: families and variants that the filters leave out are left out of them too
+function tasksShown(trained) {
+  const [families, labels] = [state.list("family"), state.list("label")];
+  return trained.filter(({ family, label }) => (!families.length || families.includes(family)) && (!labels.length || labels.includes(label)));
+}
+const taskFacts = (each) => [["value", each.said], ["over seeds", each.seeds > 1 ? interval(each.low, each.high) : ""], ["learning rate", String(each.lr)], ["state", bytes(each.state)]];
+const chanceRule = (task) => (isNumber(task.chance) ? [{ axis: "y", at: task.chance, text: "guessing", include: true }] : []);
+const scoreAxis = (task) => ({ type: "linear", title: task.metric, write: plain, ...(task.metric === "accuracy" ? { bounds: [0, 1.03] } : {}) });
+
+function curveChart(task) {
+  const all = tasksShown(task.trained).map((each) => ({ ...each, line: true, points: each.curve.filter(([, value_]) => isNumber(value_)).map(([tokens, value_, wall]) => ({
+    x: tokens, y: value_, facts: [["tokens", count(tokens)], ["value", digits(value_)], ["after", seconds(wall)], ...taskFacts(each).slice(2)] })) }))
+    .filter(({ points }) => points.length > 1).sort(byStyle);
+  return all.length ? { x: { type: "linear", title: "Tokens trained on", write: plain }, y: scoreAxis(task), series: all, names: "end", rules: chanceRule(task) } : null;
+}
+function stateChart(task) {
+  const all = tasksShown(task.trained).filter((each) => isNumber(each.value) && each.state > 0)
+    .map((each) => ({ ...each, points: [{ x: each.state / 1024, y: each.value, low: each.low, high: each.high, facts: taskFacts(each) }] }));
+  return all.length ? { x: { type: "log", base: 2, title: "State that decoding keeps of one sequence (KiB)", write: plain }, y: scoreAxis(task), series: all, names: "beside", rules: chanceRule(task), height: 340 } : null;
+}
+
 const decoding = (found) => found.filter((row) => value("mode", row) === "decode");
 const calls = (found) => found.filter((row) => value("mode", row) !== "decode");
 const axisOf = (title, base = 10) => ({ type: "log", base, title, write: plain });
@@ -249,6 +270,8 @@ const KINDS = [
   { id: "memory-crossovers", title: "Where it starts to save memory", make: crossoverChart("memory-crossover"), caption: "Peak memory below that of the smallest exact variant at every greater length. Hollow: not up to the longest length that was measured." },
   { id: "decode", title: "Time of one more token", make: (found) => overLength(timed(decoding(found)), times(1e3, num("time_s")), { ...axisOf("Median time of a token (ms)"), lengths: true }, (row) => named(row, "time_s_low", "time_s_high").map((each) => (each === null ? null : each * 1e3))), lengths: true, caption: "Decoding with as many tokens in the past." },
   { id: "state", title: "What decoding keeps", lengths: true, make: (found) => overLength(found.filter((row) => isOk(row) && value("state_bytes", row) > 0), times(2 ** -20, num("state_bytes")), axisOf("State (MiB)", 2)), caption: "Keys and values of a cache, or sums of a fixed size, after a prompt of that length." },
+  { id: "curves", title: "Training", tasks: true, make: curveChart, caption: "Value on the validation set, at each variant's best learning rate; of several seeds the one in the middle." },
+  { id: "task-state", title: "What a small model learns, against its state", tasks: true, make: stateChart, caption: "Value on the test set; bars are the range over seeds." },
   { id: "roofline", title: "Against the machine's ceilings", make: rooflineChart, caption: "Work that the definition needs, not what the code does: a variant that does more falls below. The line is what this machine was measured to reach." },
   { id: "error", title: "Error against the variant's own definition", make: errorChart, caption: "One mark a length. Right of the line a record is incorrect, and no time of it is published." },
 ];
