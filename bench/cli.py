@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
+from .cli_accuracy import recall
 from .cli_compare import compare
 from .cli_variants import check, list_command, new, show
 from .output import echo_json, json_option, plugin_option, whole_number
@@ -63,7 +64,7 @@ def main() -> None:
     """
 
 
-for command in (list_command, show, check, new, compare):
+for command in (list_command, show, check, new, compare, recall):
     main.add_command(command)
 
 

@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .errors import BenchError
+
 if TYPE_CHECKING:
     from ..variants.api import Variant
 
@@ -71,7 +73,7 @@ def probe(
 ) -> list[Recall]:
     """Write-once recall at each load, and at `rewritten_load` with half rewritten (0: not).
 
-    Raises ValueError as `recall` does.
+    Raises BenchError as `recall` does.
     """
     wanted = [(pairs, 0) for pairs in loads]
     if rewritten_load:
@@ -96,13 +98,15 @@ def recall(
     """One load: `pairs` are written, the first `rewritten` of them again. The mean over `trials` draws.
 
     `beta` is every token's write strength, `decay` what it leaves of the state (0 to 1), where a variant takes such
-    inputs. Raises ValueError for counts that make no sense.
+    inputs. Raises BenchError for counts that make no sense.
     """
     if pairs < 1 or not 0 <= rewritten <= pairs or trials < 2:
-        raise ValueError(
+        raise BenchError(
             f"recall needs at least one pair, at most as many rewritten, and two trials, not {pairs}, {rewritten} "
             f"and {trials}"
         )
+    if head_dim < 1:
+        raise BenchError(f"recall needs keys of at least one dimension, not {head_dim}")
     generator = torch.Generator().manual_seed(seed)
     shares = []
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A run from start to end: plan, claim the folder, measure the ceilings, measure the cases, sign it off."""
+"""A run from start to end: plan, claim the folder, measure ceilings and recall, measure the cases, sign it off."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from .case import Case
 from .config import Config, build, from_dict, validated
 from .errors import BenchError, ConfigError
 from .plan import Plan, Source, ask, make_plan
+from .probing import with_recall
 from .progress import Quiet, Watching
 from .resumed import what_changed
 from .scheduler import Scheduler
@@ -136,7 +137,7 @@ def _measure(
     deadline: float,
     watching: Watching,
 ) -> Done:
-    """Ceilings, then every case without a record; run.json is signed off at the end."""
+    """Ceilings, recall, then every case without a record; run.json is signed off at the end."""
     records = list(records)
     spent = defaultdict(float, run.spent_s)
     spent["planning"] += time.monotonic() - began
@@ -156,6 +157,16 @@ def _measure(
             spent["ceilings"] += time.monotonic() - start
             run = run.model_copy(update={"ceilings": list(table.values())})
             folder.write_run(run)
+            start = time.monotonic()
+            plan = with_recall(
+                plan,
+                records,
+                plugins=config.plugins,
+                timeout_s=config.timeout,
+                deadline=deadline,
+                step=watcher.step,
+            )
+            spent["recall"] += time.monotonic() - start
             scheduler = Scheduler(
                 config,
                 plan,

@@ -40,6 +40,9 @@ IDENTITY = (
 GROUP = tuple(field for field in IDENTITY if field not in ("variant", "params"))
 """The fields that cases share whose figures may be divided by each other."""
 
+RECALL = ("recall_32", "recall_64", "recall_128", "recall_256", "recall_32_rewritten", "recall_why_not")
+"""The fields of the recall probe: the same in all records of a variant with its parameters in a run."""
+
 
 class Record(BaseModel):
     """What one case gave. Immutable."""
@@ -153,6 +156,18 @@ class Record(BaseModel):
     """The null: fidelity_error of softmax over as many nearest keys."""
     fidelity_error_oracle: float | None = None
     """fidelity_error of softmax over as many keys with the highest scores."""
+
+    # accuracy: what the variant recalls without training, the same in all its records: see bench/recall.py
+    recall_32: float | None = None
+    """Share of 32 pairs of random keys and values whose value the key brings back, by the definition, in one head of 64
+    dimensions."""
+    recall_64: float | None = None
+    recall_128: float | None = None
+    recall_256: float | None = None
+    recall_32_rewritten: float | None = None
+    """The same of 32 pairs of which 16 were written a second time, with new values that count alone."""
+    recall_why_not: str | None = None
+    """Why it was not asked, or gave no answer."""
 
     # what softmax attention on these inputs is like: see results/distributions.py
     inputs_effective_keys: float | None = None

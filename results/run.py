@@ -60,6 +60,6 @@ class Run(BaseModel):
     notes: list[str] = []
     """What a reader of the whole run must know, e.g. a plugin that failed to load."""
     spent_s: dict[str, float] = {}
-    """Seconds of the run by what they went to: `total`, and of it `planning`, `ceilings`, `starting` processes,
-    `checking` and warming up, `sampling` and `weighing`; of sampling, `measured` is what passed inside of timed calls.
-    Parts that were killed are not in it."""
+    """Seconds of the run by what they went to: `total`, and of it `planning`, `ceilings`, the `recall` probe,
+    `starting` processes, `checking` and warming up, `sampling` and `weighing`; of sampling, `measured` is what passed
+    inside of timed calls. Parts that were killed are not in it."""

@@ -1,0 +1,357 @@
+"""What follows from a run's records: exponents, crossovers, the longest length that fits, sizes of state, gains.
+
+Each function takes the records of one run, since only what one run measured may be divided; several settings may be
+among them. Every figure names the records that it rests on, and its basis:
+
+- measured: the record is of that very case;
+- fitted: a slope through measured lengths;
+- interpolated: between two measured lengths;
+- extrapolated: beyond them, by the fit of results/growth.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from . import growth
+from .fits import Crossover, crossover, scaling_exponent
+from .record import Record
+from .series import REFERENCE, Series, baseline_of, needed_bytes, ratio_between, split, time_of
+from .statistics import Interval
+
+Basis = Literal["measured", "fitted", "interpolated", "extrapolated"]
+Quantity = Literal["time", "memory", "needed", "state"]
+"""Time of a call in s; peak memory above the inputs, memory in all (`needed_bytes`), state for decoding, in bytes."""
+
+TAIL = 3
+"""The longest lengths of so many show where a curve is heading: short ones are mostly overhead."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One value with its interval, and what it rests on."""
+
+    value: float
+    low: float
+    high: float
+    """95 %; equal to the value where nothing varies, as with bytes."""
+    basis: Basis
+    case_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Exponent:
+    """How a quantity grows with length, beside what the variant declares."""
+
+    series: Series
+    quantity: Quantity
+    figure: Figure
+    """Slope of its logarithm over the logarithm of length, of all lengths."""
+    tail: Figure
+    """The same of the longest TAIL lengths."""
+    declared: float | None
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """From which length on a variant takes less than another at every longer length measured."""
+
+    series: Series
+    quantity: Literal["time", "memory"]
+    against: Literal["exact", "naive"]
+    """The fastest exact variant of each length, or naive."""
+    rivals: tuple[str, ...]
+    """The variants that `against` was, from the shortest length on."""
+    found: Crossover
+    basis: Basis
+    """measured: from the shortest length on, or none; interpolated: between two."""
+    beyond: Figure | None
+    """Where there is none yet but the ratio falls: the length at which it would, extrapolated; `high` may be inf."""
+    case_ids: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """E.g. `3,100 (2,600–3,900)`, `256 or before`, `none up to 8,192`."""
+        if self.found.length is not None or self.beyond is None:
+            return self.found.words
+        high = "never" if math.isinf(self.beyond.high) else f"{self.beyond.high:,.0f}"
+        return f"{self.found.words}; extrapolated {self.beyond.value:,.0f} ({self.beyond.low:,.0f}–{high})"
+
+
+@dataclass(frozen=True)
+class Feasible:
+    """The longest length whose memory in all stays within a budget."""
+
+    series: Series
+    budget_bytes: float
+    length: Figure | None
+    """None: not even the shortest length measured fits."""
+    at_least: bool
+    """It would still fit at this length, which is as far as a fit is followed."""
+
+    @property
+    def words(self) -> str:
+        if self.length is None:
+            return f"not even {self.series.of.n_k:,}"
+        return f"{'at least ' if self.at_least else ''}{self.length.value:,.0f} ({self.length.basis})"
+
+
+@dataclass(frozen=True)
+class StateSize:
+    """What decoding keeps of one case's past, by length."""
+
+    series: Series
+    bytes_at: Mapping[int, int]
+    exponent: float | None
+    """Slope over the longest TAIL lengths: 0 for a fixed size, 1 for a cache; None for one length."""
+    case_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Derived:
+    """All that follows from one run's records without a question being asked."""
+
+    exponents: tuple[Exponent, ...]
+    crossings: tuple[Crossing, ...]
+    states: tuple[StateSize, ...]
+
+
+def derive(records: Iterable[Record]) -> Derived:
+    """Exponents, crossovers and sizes of state of one run."""
+    records = list(records)
+    return Derived(tuple(exponents(records)), tuple(crossings(records)), tuple(states(records)))
+
+
+# -- exponents ------------------------------------------------------------------------------------------------------
+
+
+def exponents(records: Iterable[Record]) -> list[Exponent]:
+    """Of time and of memory, for every series with at least two lengths."""
+    found = []
+    for series in split(records):
+        for quantity, declared in (
+            ("time", series.of.declared_time_exponent),
+            ("memory", series.of.declared_memory_exponent),
+        ):
+            values = {n: y for n, y in values_of(series, quantity).items() if min(y) > 0}  # type: ignore[arg-type]
+            if len(values) > 1:
+                lengths = tuple(sorted(values))
+                whole, tail = (_slope(series, values, chosen) for chosen in (lengths, lengths[-TAIL:]))
+                found.append(Exponent(series, quantity, whole, tail, declared, lengths))  # type: ignore[arg-type]
+    return found
+
+
+def _slope(series: Series, values: Mapping[int, Sequence[float]], lengths: Sequence[int]) -> Figure:
+    return _figure(scaling_exponent({n: values[n] for n in lengths}), "fitted", series, lengths)
+
+
+def values_of(series: Series, quantity: Quantity) -> dict[int, Sequence[float]]:
+    """By length: the samples of time, or the one value that does not vary."""
+    if quantity == "time":
+        return series.times
+    found = {n: _bytes(record, quantity) for n, record in series.ok.items()}
+    return {n: [float(value)] for n, value in found.items() if value is not None}
+
+
+def _bytes(record: Record, quantity: Quantity) -> int | None:
+    if quantity == "needed":
+        return needed_bytes(record)
+    return record.peak_bytes if quantity == "memory" else record.state_bytes
+
+
+# -- one length -----------------------------------------------------------------------------------------------------
+
+
+def estimate(series: Series, quantity: Quantity, length: int) -> Figure | None:
+    """A quantity at a length: measured, interpolated or extrapolated; None where the records do not carry so far.
+
+    They do not beyond growth.FARTHEST times the lengths measured, nor beyond any where fewer than growth.FEWEST were.
+    """
+    values = values_of(series, quantity)
+    if quantity == "time" and length in series.timed:
+        return _figure(time_of(series.timed[length]), "measured", series, [length])
+    if length in values:
+        return _figure(Interval(values[length][0], values[length][0], values[length][0]), "measured", series, [length])
+    values = {n: y for n, y in values.items() if min(y) > 0}
+    lengths = sorted(values)
+    if len(lengths) > 1 and lengths[0] < length < lengths[-1]:
+        near = [max(n for n in lengths if n < length), min(n for n in lengths if n > length)]
+        return _figure(growth.within(values, length), "interpolated", series, near)
+    try:
+        return _figure(growth.beyond(values, length), "extrapolated", series, lengths)
+    except ValueError:
+        return None
+
+
+# -- crossovers -----------------------------------------------------------------------------------------------------
+
+
+def crossings(records: Iterable[Record]) -> list[Crossing]:
+    """Of time and memory: every inexact series against the fastest exact one, and every other series against naive."""
+    records = list(records)
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.machine, record.group_id), []).append(record)
+    found = []
+    for series in split(records):
+        for against in ("exact", "naive"):
+            if series.of.kind == "exact" if against == "exact" else series.of.variant == REFERENCE:
+                continue
+            pairs = {}
+            for n, record in series.timed.items():
+                group = groups[record.machine, record.group_id]
+                base = baseline_of(record, group)
+                rival = base if against == "exact" else _reference(group)
+                if rival is not None:
+                    pairs[n] = record, rival, base
+            for quantity in ("time", "memory"):
+                one = _crossing(series, pairs, quantity, against)
+                if one is not None:
+                    found.append(one)
+    return found
+
+
+Pairs = Mapping[int, tuple[Record, Record, Record | None]]
+
+
+def _crossing(
+    series: Series, pairs: Pairs, quantity: Literal["time", "memory"], against: Literal["exact", "naive"]
+) -> Crossing | None:
+    ratios: dict[int, Interval] = {}
+    for n, (record, rival, base) in pairs.items():
+        if quantity == "memory":
+            if record.peak_bytes is not None and rival.peak_bytes is not None:
+                ratio = max(record.peak_bytes, 1) / max(rival.peak_bytes, 1)
+                ratios[n] = Interval(ratio, ratio, ratio)
+        elif against == "exact" and record.ratio is not None:
+            ratios[n] = Interval(record.ratio, record.ratio_low or record.ratio, record.ratio_high or record.ratio)
+        else:
+            ratios[n] = ratio_between(record, rival, base)
+    if not ratios:
+        return None
+    found = crossover(ratios)
+    between = found.length is not None and found.length > found.shortest
+    used = [record.case_id for n in sorted(ratios) for record in pairs[n][:2]]
+    rivals = tuple(dict.fromkeys(pairs[n][1].variant for n in sorted(ratios)))
+    basis: Basis = "interpolated" if between else "measured"
+    ids = tuple(dict.fromkeys(used))
+    ahead = _ahead(ratios, ids) if found.length is None else None
+    return Crossing(series, quantity, against, rivals, found, basis, ahead, ids)
+
+
+def _ahead(ratios: Mapping[int, Interval], case_ids: tuple[str, ...]) -> Figure | None:
+    """Where a straight line through the last ratios, log over log, comes to 1: None unless it falls, and not too far.
+
+    The interval draws each ratio from a normal distribution of its logarithm, as wide as its own interval.
+    """
+    lengths = sorted(ratios)[-TAIL:]
+    if len(lengths) < TAIL:
+        return None
+    x = np.log(np.asarray(lengths, dtype=float))
+    centre = np.log([ratios[n].value for n in lengths])
+    wide = np.array([math.log(ratios[n].high / ratios[n].low) for n in lengths]) / (2 * 1.96)
+    drawn = np.vstack([centre, np.random.default_rng(0).normal(centre, wide, (growth.DRAWS, len(lengths)))])
+    away = x - x.mean()
+    slopes = drawn @ away / (away**2).sum()
+    with np.errstate(divide="ignore", over="ignore"):
+        reached = np.where(slopes < 0, x.mean() - drawn.mean(axis=1) / slopes, np.inf)
+    value = reached[0]
+    if value > x[-1] + math.log(growth.FARTHEST):
+        return None
+    low, high = np.quantile(reached, [0.025, 0.975], method="inverted_cdf")
+    ends = (max(float(low), float(x[-1])), float(value), float(high))
+    low_n, at, high_n = (math.exp(end) if end < 700 else math.inf for end in ends)
+    return Figure(max(at, lengths[-1]), low_n, high_n, "extrapolated", case_ids)
+
+
+def _reference(group: Sequence[Record]) -> Record | None:
+    return next((r for r in group if r.variant == REFERENCE and r.status == "ok" and r.time_s), None)
+
+
+# -- memory ---------------------------------------------------------------------------------------------------------
+
+
+def feasible(records: Iterable[Record], budget_bytes: float) -> list[Feasible]:
+    """For every series whose memory was measured, the longest length that a budget holds.
+
+    What counts is `needed_bytes`: the peak of a call above its inputs, and q, k, v; or, decoding, the state and the
+    peak of a step. Weights of a model, and other layers, are not in it. Raises ValueError for a budget not positive.
+    """
+    if not budget_bytes > 0:
+        raise ValueError(f"a budget of {budget_bytes} bytes holds nothing")
+    found = []
+    for series in split(records):
+        values = {n: y[0] for n, y in values_of(series, "needed").items()}
+        if values:
+            found.append(_longest(series, values, budget_bytes))
+    return found
+
+
+def _longest(series: Series, values: Mapping[int, float], budget: float) -> Feasible:
+    lengths = sorted(values)
+    if values[lengths[0]] > budget:
+        return Feasible(series, budget, None, False)
+    over = next((i for i, n in enumerate(lengths) if values[n] > budget), None)
+    if over is not None:
+        near = lengths[over - 1 : over + 1]
+        x, y = np.log(near), np.log([values[n] for n in near])
+        at = math.exp(x[0] + (math.log(budget) - y[0]) / (y[1] - y[0]) * (x[1] - x[0]))
+        basis: Basis = "measured" if values[near[0]] == budget else "interpolated"
+        return Feasible(series, budget, _figure(Interval(at, at, at), basis, series, near), False)
+    last = lengths[-1]
+    if len(lengths) < growth.FEWEST:
+        return Feasible(series, budget, _figure(Interval(last, last, last), "measured", series, [last]), True)
+    samples = {n: [values[n]] for n in lengths}
+
+    def reach(pick: str) -> float:
+        """By halving: memory grows with length."""
+        low, high = float(last), float(last * growth.FARTHEST)
+        if getattr(growth.beyond(samples, high), pick) <= budget:
+            return high
+        while high / low > 1.0005:
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if getattr(growth.beyond(samples, middle), pick) <= budget else (low, middle)
+        return low
+
+    found = Interval(*(reach(pick) for pick in ("value", "high", "low")))
+    whole = found.value >= last * growth.FARTHEST
+    return Feasible(series, budget, _figure(found, "extrapolated", series, lengths), whole)
+
+
+def states(records: Iterable[Record]) -> list[StateSize]:
+    """What decoding keeps, of every series that recorded it: in decode mode, and of forward calls that can prefill."""
+    found = []
+    for series in split(records):
+        sizes = {n: r.state_bytes for n, r in series.ok.items() if r.state_bytes is not None}
+        if not sizes:
+            continue
+        tail = [n for n in sorted(sizes) if sizes[n] > 0][-TAIL:]
+        slope = scaling_exponent({n: [sizes[n]] for n in tail}).value if len(tail) > 1 else None
+        found.append(StateSize(series, sizes, slope, tuple(series.ok[n].case_id for n in sizes)))
+    return found
+
+
+# -- a whole model --------------------------------------------------------------------------------------------------
+
+
+def amdahl(ratio: Interval, share: float) -> Interval:
+    """How many times as fast a whole model becomes whose attention takes `ratio` of the time it took.
+
+    `share` of the model's time, 0 to 1, goes into attention now: the gain is 1 / (1 - share + share · ratio), and at
+    most 1 / (1 - share). Amdahl 1967. Raises ValueError for a share outside of 0..1.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"a share of attention lies between 0 and 1, not at {share}")
+    value, low, high = (1 / (1 - share + share * x) for x in (ratio.value, ratio.high, ratio.low))
+    return Interval(value, low, high)
+
+
+def _figure(found: Interval, basis: Basis, series: Series, lengths: Iterable[int]) -> Figure:
+    ids = tuple(series.ok[n].case_id for n in lengths)
+    return Figure(found.value, found.low, found.high, basis, ids)
