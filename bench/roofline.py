@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..results.run import Ceilings
-from ..results.work import needed_bytes
+from ..results.work import moved_bytes
 from .case import Case
 
 if TYPE_CHECKING:
@@ -39,12 +39,10 @@ def measure(state: dict[str, Any], device: str, dtype: str, threads: int) -> Cei
 def share(case: Case, flops_needed: int, time_s: float, ceilings: Ceilings) -> float:
     """The least time that the ceilings allow for what the case needs, over the time it took.
 
-    What it needs: the definition's operations, and `needed_bytes`. 1 is a perfect roofline; a variant that does more
+    What it needs: the definition's operations, and `moved_bytes`. 1 is a perfect roofline; a variant that does more
     work than its definition needs falls below.
     """
-    least = max(
-        flops_needed / ceilings.matmul_flops_per_s, needed_bytes(case, flops_needed) / ceilings.copy_bytes_per_s
-    )
+    least = max(flops_needed / ceilings.matmul_flops_per_s, moved_bytes(case, flops_needed) / ceilings.copy_bytes_per_s)
     return least / time_s
 
 

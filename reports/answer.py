@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .growth import Fit, pays_from
+from .growth import Fit, crossings
 from .settings import MODES, REFERENCE, Entry, Setting, captured, causality
 from .words import (
     capital,
     count,
     digits,
     interval,
-    lengths,
     listed,
     percent,
     plural,
@@ -188,7 +187,8 @@ def pays(setting: Setting, settings: Sequence[Setting]) -> Sentence:
     base = setting.baseline(length)
     ranked = [entry for entry in setting.compared(length) if entry in others]
     best = ranked[0]
-    whole = [fit for label in setting.labels if (fit := _crossing(setting, label, others)) is not None]
+    known = {entry.label for entry in others}
+    whole = [fit for fit in crossings(setting) if fit.what == "crossover" and fit.label in known]
     # first where it surely pays, and among those the earliest
     paying = sorted((f for f in whole if f.value is not None), key=lambda f: (f.high is None, f.value, f.label))
     against = "the fastest exact variant"
@@ -205,7 +205,7 @@ def pays(setting: Setting, settings: Sequence[Setting]) -> Sentence:
             text += "; then " + ", ".join(f"{fit.label} {_from(fit)}" for fit in more)
         rest = len(whole) - len(paying)
         text += f"; {plural(rest, 'other does', 'others do')} not up to {count(length)}" if rest else ""
-        evidence += [entry for fit in paying[:3] for entry in fit.evidence]
+        evidence += [entry for fit in paying[:3] for entry in fit.mine]
     against = base.label if base else "its baseline"
     text += f". At {count(length)} tokens the fastest is {_with_settings(best)}, {_against(best, against)}"
     cost, rests_on = _cost(best, length, settings)
@@ -298,16 +298,12 @@ def _sub_quadratic(entry: Entry) -> bool:
     return entry.record.declared_time_exponent is None or entry.record.declared_time_exponent < 2
 
 
-def _crossing(setting: Setting, label: str, others: Sequence[Entry]) -> Fit | None:
-    return pays_from(setting, label, sorted((e for e in others if e.label == label), key=lambda entry: entry.length))
-
-
 def _from(fit: Fit) -> str:
     """E.g. `from 3,100 tokens on (95 % interval 2,600–3,900)`."""
-    first, last = fit.evidence[0].length, fit.evidence[-1].length
+    first, last = fit.shortest, fit.longest
     value = fit.value or 0.0
     if value <= first and fit.high is not None and fit.high <= first:
-        return f"at every length timed, {lengths(entry.length for entry in fit.evidence)}"
+        return f"at every length timed, {fit.lengths}"
     low = "before" if fit.low is not None and fit.low <= first else count(fit.low or first)
     low = f"{count(first)} or before" if low == "before" else low
     high = f"none up to {count(last)}" if fit.high is None else count(fit.high)
@@ -316,7 +312,7 @@ def _from(fit: Fit) -> str:
 
 def _roughly(fit: Fit) -> str:
     """The same in as few words as a headline has."""
-    first = fit.evidence[0].length
+    first = fit.shortest
     return f"from {tick(first)} or before" if (fit.value or 0.0) <= first else f"from {count(fit.value or 0.0)} tokens"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..results.record import Record
-from ..results.work import BYTES, needed_bytes
+from ..results.work import BYTES, moved_bytes
 from . import training
 from .growth import Fit
 from .load import LoadedRun
@@ -22,7 +22,7 @@ from .training import TaskSetting
 
 LEFT_OUT = ("samples_s", "schema_version", "group_id", "causal", "machine")
 """Fields that the page does without, or has under another name."""
-HELPERS = ("run_number", "setting", "needed_bytes")
+HELPERS = ("run_number", "setting", "moved_bytes")
 """Columns that charts need and the table does not show."""
 
 
@@ -73,8 +73,8 @@ def store(
                 "declared": fit.declared,
                 "text": fit.text,
                 "lengths": fit.lengths,
-                "longest": fit.evidence[-1].length,
-                "evidence": [entry.reference for entry in fit.evidence],
+                "longest": fit.longest,
+                "evidence": [entry.reference for entry in fit.mine],
             }
             for fit in fits
         ],
@@ -96,7 +96,7 @@ def _columns(runs: Sequence[LoadedRun], entries: Sequence[Entry], numbers: Seque
     columns["run"] = [entry.run.name for entry in entries]
     columns["run_number"] = [entry.run.number for entry in entries]
     columns["setting"] = list(numbers)
-    columns["needed_bytes"] = [_bytes(entry.record) for entry in entries]
+    columns["moved_bytes"] = [_bytes(entry.record) for entry in entries]
     return {name: values for name, values in columns.items() if any(value is not None for value in values)}
 
 
@@ -141,4 +141,4 @@ def _text(value: Any) -> str:
 def _bytes(record: Record) -> int | None:
     if record.flops_needed is None or record.dtype not in BYTES:
         return None
-    return needed_bytes(record, record.flops_needed)
+    return moved_bytes(record, record.flops_needed)

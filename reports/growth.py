@@ -1,20 +1,19 @@
 """How time and memory grow in each setting, and from which length on leaving exact attention pays: fits, as rows.
 
-Each fit names the records that it rests on. Fits are of the lengths that were measured, and of nothing beyond them.
+The fits are those of results/derived.py; here each is joined to the setting and the entries that the report shows.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from ..results.fits import Crossover, crossover, scaling_exponent
-from ..results.statistics import Interval
+from ..results import derived
 from .settings import Entry, Setting
 from .words import lengths
+
+FEWEST = 3
+"""Lengths that a slope is shown of: two always lie on a line."""
 
 
 @dataclass(frozen=True)
@@ -30,72 +29,59 @@ class Fit:
     low: float | None
     high: float | None
     evidence: tuple[Entry, ...]
+    """The records that it rests on, those of the rivals too, by length."""
+    shortest: int
+    longest: int
     declared: float | None = None
     """The exponent that the variant declares."""
     text: str = ""
     """A crossover in words."""
 
     @property
+    def mine(self) -> tuple[Entry, ...]:
+        """Of the evidence, the variant's own records."""
+        return tuple(entry for entry in self.evidence if entry.label == self.label)
+
+    @property
     def lengths(self) -> str:
-        return lengths(entry.length for entry in self.evidence)
+        return lengths(entry.length for entry in self.mine)
 
 
 def fits(settings: Sequence[Setting]) -> list[Fit]:
     """All fits that the records of some settings allow."""
-    found: list[Fit] = []
-    for setting in settings:
-        for label in setting.labels:
-            mine = sorted((e for e in setting.entries if e.label == label), key=lambda entry: entry.length)
-            each = (time_slope, memory_slope, pays_from, saves_from)
-            found += [fit for make in each if (fit := make(setting, label, mine)) is not None]
+    return [fit for setting in settings for fit in [*slopes(setting), *crossings(setting)]]
+
+
+def slopes(setting: Setting) -> list[Fit]:
+    """Of time and of memory; bytes do not vary, so a slope of theirs has no interval."""
+    found = []
+    for each in derived.exponents(entry.record for entry in setting.entries):
+        if len(each.lengths) >= FEWEST:
+            evidence = _entries(setting, each.figure.case_ids)
+            ends = (each.figure.low, each.figure.high) if each.quantity == "time" else (None, None)
+            shortest, longest = each.lengths[0], each.lengths[-1]
+            label = evidence[0].label
+            found.append(
+                Fit(each.quantity, setting, label, each.figure.value, *ends, evidence, shortest, longest, each.declared)
+            )
     return found
 
 
-def time_slope(setting: Setting, label: str, mine: Sequence[Entry]) -> Fit | None:
-    """Slope of log time over log length, from the samples; None for fewer than three lengths."""
-    entries = tuple(entry for entry in mine if entry.timed and entry.record.samples_s)
-    if len(entries) < 3:
-        return None
-    slope = scaling_exponent({entry.length: entry.record.samples_s or [] for entry in entries})
-    declared = entries[0].record.declared_time_exponent
-    return Fit("time", setting, label, slope.value, slope.low, slope.high, entries, declared)
+def crossings(setting: Setting) -> list[Fit]:
+    """Against the fastest exact variant of each length, for variants that ran beside one at two lengths or more."""
+    names = {"time": "crossover", "memory": "memory-crossover"}
+    found = []
+    for each in derived.crossings(entry.record for entry in setting.entries):
+        where = each.found
+        if each.against == "exact" and where.longest > where.shortest:
+            evidence = _entries(setting, each.case_ids)
+            label = next(entry.label for entry in evidence if entry.record in each.series.records)
+            ends = (where.length, where.low, where.high)
+            what = names[each.quantity]
+            found.append(Fit(what, setting, label, *ends, evidence, where.shortest, where.longest, text=each.words))
+    return found
 
 
-def memory_slope(setting: Setting, label: str, mine: Sequence[Entry]) -> Fit | None:
-    """Slope of log peak bytes over log length; bytes are counted, so it has no interval."""
-    entries = tuple(entry for entry in mine if entry.weighed and entry.record.peak_bytes)
-    if len(entries) < 3:
-        return None
-    slope = np.polyfit(
-        [math.log(entry.length) for entry in entries], [math.log(entry.record.peak_bytes or 1) for entry in entries], 1
-    )[0]
-    return Fit("memory", setting, label, float(slope), None, None, entries, entries[0].record.declared_memory_exponent)
-
-
-def pays_from(setting: Setting, label: str, mine: Sequence[Entry]) -> Fit | None:
-    """The length from which a variant that is not exact stays faster than the fastest exact one."""
-    entries = tuple(entry for entry in mine if not entry.exact and entry in setting.compared(entry.length))
-    ratios = {
-        entry.length: Interval(record.ratio, record.ratio_low or record.ratio, record.ratio_high or record.ratio)
-        for entry in entries
-        if (record := entry.record).ratio is not None
-    }
-    return _crossing("crossover", setting, label, entries, crossover(ratios)) if len(ratios) > 1 else None
-
-
-def saves_from(setting: Setting, label: str, mine: Sequence[Entry]) -> Fit | None:
-    """The length from which its peak stays below that of the exact variant with the smallest. Bytes have no noise."""
-    ratios, entries = {}, []
-    for entry in mine:
-        exact = setting.at(entry.length, lambda other: other.exact and other.weighed and bool(other.record.peak_bytes))
-        if entry.exact or not entry.weighed or not entry.record.peak_bytes or not exact:
-            continue
-        least = min(exact, key=lambda other: other.record.peak_bytes or 0)
-        ratio = entry.record.peak_bytes / (least.record.peak_bytes or 1)
-        ratios[entry.length] = Interval(ratio, ratio, ratio)
-        entries.append(entry)
-    return _crossing("memory-crossover", setting, label, tuple(entries), crossover(ratios)) if len(ratios) > 1 else None
-
-
-def _crossing(what: str, setting: Setting, label: str, entries: tuple[Entry, ...], found: Crossover) -> Fit:
-    return Fit(what, setting, label, found.length, found.low, found.high, entries, text=found.words)
+def _entries(setting: Setting, case_ids: Sequence[str]) -> tuple[Entry, ...]:
+    wanted = set(case_ids)
+    return tuple(sorted((e for e in setting.entries if e.record.case_id in wanted), key=lambda entry: entry.length))

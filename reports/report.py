@@ -58,8 +58,8 @@ def write(runs: Sequence[str | Path], out: Path | None = None) -> Report:
     sentences = answers(settings)
     warnings = [note for run in loaded for note in run.warnings] + task_warnings
     warnings += _unlike_machines(loaded) + _unsteady(loaded)
-    figures = save_figures(settings, folder / "figures")
     ordered = _ordered(settings)
+    figures = save_figures(ordered, folder / "figures")
     tasks = training.trained(task_records, [entry for setting in ordered for entry in setting.entries])
     context = _content(loaded, ordered, sentences, warnings)
     context |= {"tasks": tasks, "task_columns": training.COLUMNS}
@@ -80,7 +80,7 @@ def _ordered(settings: Sequence[Setting]) -> list[Setting]:
 def _stills(figures: Sequence[Path]) -> list[tuple[str, Path]]:
     """The figures that a page without scripts shows: the first of each topic that decides something."""
     titles = {"time": "Time over length", "memory": "Memory over length", "accuracy_time": "Accuracy against time"}
-    by_stem = {path.stem.removesuffix("-1"): path for path in figures if path.suffix == ".png"}
+    by_stem = {path.stem: path for path in figures if path.suffix == ".png"}
     return [(title, by_stem[stem]) for stem, title in titles.items() if stem in by_stem]
 
 

@@ -29,7 +29,7 @@ class Shape(Protocol):
     def dtype(self) -> str: ...
 
 
-def needed_bytes(case: Shape, flops_needed: int) -> int:
+def moved_bytes(case: Shape, flops_needed: int) -> int:
     """One pass over inputs and outputs, in bytes; over their gradients too, when training.
 
     A decode step reads of its state one number for each multiply-add, which the query heads of a group share. Raises

@@ -199,9 +199,9 @@ const crossoverChart = (what) => (found) => {
 };
 
 function rooflineChart(found) {
-  const rows_ = timed(found).filter((row) => value("flops_needed", row) > 0 && value("needed_bytes", row) > 0);
+  const rows_ = timed(found).filter((row) => value("flops_needed", row) > 0 && value("moved_bytes", row) > 0);
   if (!rows_.length) return null;
-  const intensity = (row) => value("flops_needed", row) / value("needed_bytes", row);
+  const intensity = (row) => value("flops_needed", row) / value("moved_bytes", row);
   const all = series(rows_, (row) => ({ x: intensity(row), y: value("flops_needed", row) / value("time_s", row) / 1e9,
     facts: [...facts(row), ["rate", rate("FLOP/s")(value("flops_needed", row) / value("time_s", row))], ["share of ceiling", percent(value("ceiling_share", row))]] }), { line: true });
   const [row] = rows_;
@@ -267,7 +267,7 @@ const KINDS = [
   { id: "exponents", title: "How time grows", make: exponentChart("time"), caption: "Measured slope with its 95 % interval over the lengths of this run; the upright stroke is what the variant declares. Constant costs make slopes of short lengths too flat." },
   { id: "memory-exponents", title: "How memory grows", make: exponentChart("memory"), caption: "Slope of peak memory over length; the upright stroke is what the variant declares. Bytes are counted, so there is no interval." },
   { id: "crossovers", title: "Where leaving exact attention starts to pay", make: crossoverChart("crossover"), caption: "With 95 % intervals. Hollow: not up to the longest length that was measured." },
-  { id: "memory-crossovers", title: "Where it starts to save memory", make: crossoverChart("memory-crossover"), caption: "Peak memory below that of the smallest exact variant at every greater length. Hollow: not up to the longest length that was measured." },
+  { id: "memory-crossovers", title: "Where it starts to save memory", make: crossoverChart("memory-crossover"), caption: "Peak memory below that of the fastest exact variant at every greater length. Hollow: not up to the longest length that was measured." },
   { id: "decode", title: "Time of one more token", make: (found) => overLength(timed(decoding(found)), times(1e3, num("time_s")), { ...axisOf("Median time of a token (ms)"), lengths: true }, (row) => named(row, "time_s_low", "time_s_high").map((each) => (each === null ? null : each * 1e3))), lengths: true, caption: "Decoding with as many tokens in the past." },
   { id: "state", title: "What decoding keeps", lengths: true, make: (found) => overLength(found.filter((row) => isOk(row) && value("state_bytes", row) > 0), times(2 ** -20, num("state_bytes")), axisOf("State (MiB)", 2)), caption: "Keys and values of a cache, or sums of a fixed size, after a prompt of that length." },
   { id: "curves", title: "Training", tasks: true, make: curveChart, caption: "Value on the validation set, at each variant's best learning rate; of several seeds the one in the middle." },

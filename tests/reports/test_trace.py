@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -196,7 +197,8 @@ def test_every_figure_of_the_sentences(tmp_path: Path, seed: int) -> None:
     report = write([run])
     page, records = report.html.read_text(encoding="utf-8"), read(run)
     parts = re.findall(r'<span class="said">(.*?)</span>(.*?)</li>', page, re.DOTALL)
-    assert [text.replace("&#39;", "'") for text, _ in parts] == report.sentences
+    parts = [(html.unescape(text), rest) for text, rest in parts]
+    assert [text for text, _ in parts] == report.sentences
     for text, rest in parts:
         evidence = [records[case] for case in dict.fromkeys(re.findall(r"#record=1-(\w+)", rest))]
         assert len(evidence) >= 2
