@@ -263,7 +263,7 @@ def decoded() -> list[Record]:
 
 
 def budgets() -> list[Record]:
-    """Windows of several sizes: how near to softmax attention more keys come, beside the nulls; and what they recall."""
+    """Windows of several sizes: how near to softmax attention more keys come, beside the nulls; their recall."""
     found = [timed("sdpa", 512, 0.1, baseline="sdpa", base_s=0.1, **CAPTURED, recall_32=1.0, recall_64=1.0)]
     for window in (32, 64, 128):
         close = {"fidelity_error": 8 / window, "fidelity_error_window": 9 / window, "fidelity_error_oracle": 2 / window}
