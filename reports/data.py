@@ -74,7 +74,7 @@ def store(
                 "text": fit.text,
                 "lengths": fit.lengths,
                 "longest": fit.longest,
-                "evidence": [entry.reference for entry in fit.mine],
+                "record": fit.mine[-1].reference,
             }
             for fit in fits
         ],

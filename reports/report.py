@@ -20,6 +20,8 @@ from .palette import FAMILIES
 from .settings import Setting, split
 from .words import count, listed, percent, plural
 
+MOST_TABLES = 24
+"""Settings with tables of their own: beyond these, charts and the table of all records serve better."""
 UNSTEADY = 0.1
 """Half width of a time's interval, as a share of the time, above which the machine is called unsteady,"""
 UNSTEADY_SHARE = 0.1
@@ -98,8 +100,9 @@ def _content(
                 "comparison": tables.comparison(setting),
                 "by_length": tables.by_length(setting),
             }
-            for setting in settings
+            for setting in settings[:MOST_TABLES]
         ],
+        "left_out": len(settings[MOST_TABLES:]),
         "machines": machines.machines(runs, settings),
         "cards": cards.cards(runs),
         "uncarded": cards.uncarded(runs),

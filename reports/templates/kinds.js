@@ -41,7 +41,7 @@ function grouped(found, key) {
 function series(found, point, more = {}) {
   const all = [];
   for (const [label, mine] of grouped(found, num("label"))) {
-    const points = mine.map((row) => ({ row, facts: facts(row), ...point(row) })).filter(({ x, y }) => isNumber(x) && (y === undefined || isNumber(y)));
+    const points = mine.map((row) => ({ row, facts: () => facts(row), ...point(row) })).filter(({ x, y }) => isNumber(x) && (y === undefined || isNumber(y)));
     points.sort((a, b) => a.x - b.x);
     const { family, style } = variant(label);
     if (points.length) all.push({ label, family, style, points, ...more });
@@ -108,7 +108,7 @@ function fidelityChart(found) {
   if (!spec || spec.y.type === "names") return spec;
   const nulls = [...grouped(approximate.filter((row) => value("fidelity_error_uniform", row) > 0), num("n_k"))].map(([n, mine]) => {
     const sorted = mine.map(num("fidelity_error_uniform")).sort((a, b) => a - b);
-    return { x: n, y: sorted[Math.floor(sorted.length / 2)], facts: [["length", count(n)], ["distance", percent(sorted[Math.floor(sorted.length / 2)])]] };
+    return { x: n, y: sorted[Math.floor(sorted.length / 2)], facts: () => [["length", count(n)], ["distance", percent(sorted[Math.floor(sorted.length / 2)])]] };
   }).sort((a, b) => a.x - b.x);
   if (nulls.length) spec.series = [...spec.series, { label: "plain mean of values", family: "null", style: 2, points: nulls, line: true, muted: true }];
   return spec;
@@ -145,7 +145,7 @@ function budgetChart(found) {
   for (const [name, field, style] of [["as many nearest keys", "fidelity_error_window", 1], ["as many best keys", "fidelity_error_oracle", 2]]) {
     const points = rows_.filter((row) => value(field, row) !== null).map((row) => ({
       x: value("fidelity_keys", row), y: value(field, row), nameless: true, row,
-      facts: [["keys", digits(value("fidelity_keys", row))], ["distance", percent(value(field, row))]] }));
+      facts: () => [["keys", digits(value("fidelity_keys", row))], ["distance", percent(value(field, row))]] }));
     points.sort((a, b) => a.x - b.x);
     if (points.length) all.push({ label: name, family: "null", style, points, line: true, muted: true });
   }
@@ -162,7 +162,7 @@ function recallChart(found) {
   const all = [...once].map(([label, row]) => {
     const points = RECALL.filter(([field]) => isNumber(value(field, row))).map(([field, pairs]) => ({
       row, x: pairs, y: value(field, row),
-      facts: [["pairs", count(pairs)], ["recalled", percent(value(field, row))],
+      facts: () => [["pairs", count(pairs)], ["recalled", percent(value(field, row))],
         ["with 32 rewritten", isNumber(value("recall_32_rewritten", row)) ? percent(value("recall_32_rewritten", row)) : ""]] }));
     return { label, ...variant(label), points, line: true };
   }).sort(byStyle);
@@ -183,8 +183,8 @@ function fitted(found, what, axis, point, rules) {
 const DECLARED = "M0-6V6";
 const exponentChart = (what) => (found) => fitted(found, what, { type: "linear", title: "Slope of log " + (what === "time" ? "time" : "memory") + " over log length", write: plain },
   (fit) => [
-    { x: fit.value, xlow: fit.low, xhigh: fit.high, row: rowOf(fit.evidence.at(-1)), facts: [["slope", `${digits(fit.value)} (${interval(fit.low, fit.high) || "no interval"})`], ["declared", fit.declared === null ? "" : digits(fit.declared)], ["lengths", fit.lengths]] },
-    ...(fit.declared === null ? [] : [{ x: fit.declared, sign: DECLARED, row: rowOf(fit.evidence.at(-1)), facts: [["declared slope", digits(fit.declared)]] }]),
+    { x: fit.value, xlow: fit.low, xhigh: fit.high, row: rowOf(fit.record), facts: () => [["slope", `${digits(fit.value)} (${interval(fit.low, fit.high) || "no interval"})`], ["declared", fit.declared === null ? "" : digits(fit.declared)], ["lengths", fit.lengths]] },
+    ...(fit.declared === null ? [] : [{ x: fit.declared, sign: DECLARED, row: rowOf(fit.record), facts: () => [["declared slope", digits(fit.declared)]] }]),
   ], [{ axis: "x", at: 1, text: "linear", include: true }, { axis: "x", at: 2, text: "quadratic", include: true }]);
 
 const crossoverChart = (what) => (found) => {
@@ -194,7 +194,7 @@ const crossoverChart = (what) => (found) => {
     (fit) => [{
       x: fit.value ?? most * 1.15, hollow: fit.value === null,
       xlow: fit.low ?? (fit.value === null ? undefined : fit.value), xhigh: fit.value === null ? (fit.low === null ? undefined : most * 1.15) : (fit.high ?? most * 1.15),
-      row: rowOf(fit.evidence.at(-1)), facts: [["crossover", fit.text], ["lengths", fit.lengths]],
+      row: rowOf(fit.record), facts: () => [["crossover", fit.text], ["lengths", fit.lengths]],
     }], [{ axis: "x", at: most * 1.15, text: "none up to the longest", include: true }]);
 };
 
@@ -203,7 +203,7 @@ function rooflineChart(found) {
   if (!rows_.length) return null;
   const intensity = (row) => value("flops_needed", row) / value("moved_bytes", row);
   const all = series(rows_, (row) => ({ x: intensity(row), y: value("flops_needed", row) / value("time_s", row) / 1e9,
-    facts: [...facts(row), ["rate", rate("FLOP/s")(value("flops_needed", row) / value("time_s", row))], ["share of ceiling", percent(value("ceiling_share", row))]] }), { line: true });
+    facts: () => [...facts(row), ["rate", rate("FLOP/s")(value("flops_needed", row) / value("time_s", row))], ["share of ceiling", percent(value("ceiling_share", row))]] }), { line: true });
   const [row] = rows_;
   const ceiling = data.ceilings.find((c) => c.run === value("run_number", row) && c.device === value("device", row) && c.dtype === value("dtype", row) && c.threads === value("threads", row));
   const curves = [];
@@ -225,7 +225,7 @@ function rooflineChart(found) {
 function errorChart(found) {
   const rows_ = found.filter((row) => value("error", row) !== null && value("error_allowed", row) > 0);
   const all = series(rows_, (row) => ({ x: Math.max(value("error", row) / value("error_allowed", row), 1e-4), bad: value("status", row) === "incorrect",
-    facts: [["length", count(value("n_k", row))], ["error", `${digits(value("error", row))} of ${digits(value("error_allowed", row))}`], ["in", value("error_of", row) ?? ""], ["status", value("status", row)]] }));
+    facts: () => [["length", count(value("n_k", row))], ["error", `${digits(value("error", row))} of ${digits(value("error_allowed", row))}`], ["in", value("error_of", row) ?? ""], ["status", value("status", row)]] }));
   return byVariant(all, { type: "log", title: "Largest error over what is allowed", write: plain, keep: true }, [{ axis: "x", at: 1, text: "allowed", bad: true, include: true }]);
 }
 
@@ -240,13 +240,13 @@ const scoreAxis = (task) => ({ type: "linear", title: task.metric, write: plain,
 
 function curveChart(task) {
   const all = tasksShown(task.trained).map((each) => ({ ...each, line: true, points: each.curve.filter(([, value_]) => isNumber(value_)).map(([tokens, value_, wall]) => ({
-    x: tokens, y: value_, facts: [["tokens", count(tokens)], ["value", digits(value_)], ["after", seconds(wall)], ...taskFacts(each).slice(2)] })) }))
+    x: tokens, y: value_, facts: () => [["tokens", count(tokens)], ["value", digits(value_)], ["after", seconds(wall)], ...taskFacts(each).slice(2)] })) }))
     .filter(({ points }) => points.length > 1).sort(byStyle);
   return all.length ? { x: { type: "linear", title: "Tokens trained on", write: plain }, y: scoreAxis(task), series: all, names: "end", rules: chanceRule(task) } : null;
 }
 function stateChart(task) {
   const all = tasksShown(task.trained).filter((each) => isNumber(each.value) && each.state > 0)
-    .map((each) => ({ ...each, points: [{ x: each.state / 1024, y: each.value, low: each.low, high: each.high, facts: taskFacts(each) }] }));
+    .map((each) => ({ ...each, points: [{ x: each.state / 1024, y: each.value, low: each.low, high: each.high, facts: () => taskFacts(each) }] }));
   return all.length ? { x: { type: "log", base: 2, title: "State that decoding keeps of one sequence (KiB)", write: plain }, y: scoreAxis(task), series: all, names: "beside", rules: chanceRule(task), height: 340 } : null;
 }
 

@@ -12,7 +12,8 @@ const pointing = (() => {
     }
   }
 
-  const lines = (point) => [["", point.label], ...point.facts.filter(([, text]) => text !== "" && text !== NONE)];
+  // facts are written when they are asked for: there are thousands of points
+  const lines = (point) => [["", point.label], ...point.facts().filter(([, text]) => text !== "" && text !== NONE)];
 
   function show(point, rectangle) {
     tip.replaceChildren(...lines(point).map(([name, text]) => element("div", {}, name ? element("span", {}, `${name} `) : null, element(name ? "span" : "b", {}, text))));

@@ -1,7 +1,13 @@
 // Figures in words, as words.py writes them: three significant digits and a unit that a reader need not convert.
 const NONE = "—";
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
-const count = (value) => Math.round(value).toLocaleString("en-US");
+const formats = new Map(); // making one takes a browser long, using it does not
+function written(value, options) {
+  const key = JSON.stringify(options);
+  if (!formats.has(key)) formats.set(key, new Intl.NumberFormat("en-US", options));
+  return formats.get(key).format(value);
+}
+const count = (value) => written(Math.round(value), {});
 
 function digits(value) {
   if (!isNumber(value)) return NONE;
@@ -10,7 +16,7 @@ function digits(value) {
   if (size < 1e-4 || size >= 1e6) return value.toExponential(2).replace(/e([+-])(\d)$/, "e$10$2");
   const rounded = Number(value.toPrecision(3));
   const places = Math.max(0, 2 - Math.floor(Math.log10(Math.abs(rounded))));
-  return rounded.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });
+  return written(rounded, { minimumFractionDigits: places, maximumFractionDigits: places });
 }
 
 function seconds(value) {
@@ -53,8 +59,8 @@ const tick = (n) => (n >= 1024 && n % 1024 === 0 ? `${n / 1024}k` : count(n));
 // figures of any size on an axis: 0.25, 500, 20k, 1.5M
 function plain(value) {
   for (const [from, factor, sign] of [[1e9, 1e9, "G"], [1e6, 1e6, "M"], [1e4, 1e3, "k"]]) {
-    if (Math.abs(value) >= from) return `${Number((value / factor).toPrecision(4)).toLocaleString("en-US")}${sign}`;
+    if (Math.abs(value) >= from) return `${written(Number((value / factor).toPrecision(4)), {})}${sign}`;
   }
-  return Number(value.toPrecision(6)).toLocaleString("en-US", { maximumSignificantDigits: 6 });
+  return written(Number(value.toPrecision(6)), { maximumSignificantDigits: 6 });
 }
 const plural = (n, thing, things = `${thing}s`) => `${count(n)} ${n === 1 ? thing : things}`;

@@ -240,10 +240,7 @@ def test_ten_thousand_records(opened: Opened, tmp_path: Path, monkeypatch: pytes
     page = opened(html)
     assert found(page) == 10_000
     assert page.locator("table.records tbody tr").count() == 50
-    marks = page.evaluate(
-        "JSON.stringify(performance.getEntriesByName('attnbench-first-chart').map((m) => m.startTime))"
-    )
-    assert len(json.loads(marks)) == 1
+    assert page.evaluate("performance.getEntriesByName('attnbench-first-chart').length") == 1
     page.fill("#search", "performer")
     assert found(page) == sum(record.variant == "performer" for record in records)
 
