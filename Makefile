@@ -10,7 +10,7 @@ LOCK := $(if $(shell command -v flock 2>/dev/null),flock Makefile)
 INSTALL := $(LOCK) $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: help sweep test test-slow test-kernels test-public bench bench-public lint style types clean
+.PHONY: help sweep test test-slow test-kernels test-public bench bench-public test-browser lint style types clean
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make test-slow  the slow tests'
 	@echo 'make test-kernels  runs kernels of other libraries without a GPU, in .venv-kernels, which it makes'
 	@echo 'make test-public  compares with public implementations, which it installs'
+	@echo 'make test-browser  opens reports in Chromium, where that is installed, and checks their accessibility'
 	@echo 'make bench      benchmarks of attnbench itself'
 	@echo 'make lint       style and types'
 	@echo 'make clean      remove .venv, .venv-kernels and what tools left behind; runs/ stays'
@@ -27,10 +28,10 @@ sweep: $(VENV)/.has-hf
 	$(BIN)/attnbench run --preset quick --report
 
 test: $(VENV)/.has-test
-	$(BIN)/python -m pytest -m 'not slow and not public'
+	$(BIN)/python -m pytest -m 'not slow and not public and not browser'
 
 test-slow: $(VENV)/.has-test
-	$(BIN)/python -m pytest -m 'slow and not public'
+	$(BIN)/python -m pytest -m 'slow and not public and not browser'
 
 # in a virtual environment of its own: Triton and its kernels are large, and only these tests want them
 test-kernels:
@@ -39,6 +40,10 @@ test-kernels:
 
 test-public: $(VENV)/.has-public
 	$(BIN)/python -m pytest -m public
+
+# Chromium is the system's own (on Debian and Ubuntu: apt install chromium); without it these tests are skipped
+test-browser: $(VENV)/.has-browser
+	$(BIN)/python -m pytest -m browser tests/browser
 
 # theirs and ours in turns, in one run: time at length 4096, float32 and bfloat16
 bench-public: $(VENV)/.has-public
@@ -85,6 +90,17 @@ $(VENV)/.has-kernels: $(INPUTS) | $(VENV)/.made
 
 $(VENV)/.has-public: $(INPUTS) | $(VENV)/.made
 	$(INSTALL) -e '.[hf,test,public]'
+	@touch $@ $(VENV)/.has-test $(VENV)/.has-hf
+
+# axe-core, which looks for what bars people, comes as a package of npm and stays in the virtual environment
+AXE := axe-core-4.14.1
+
+$(VENV)/.has-browser: $(INPUTS) | $(VENV)/.made
+	$(INSTALL) -e '.[hf,test,browser]'
+	@if command -v npm >/dev/null; then \
+		cd $(VENV) && npm pack --silent $(subst core-,core@,$(AXE)) >/dev/null && mkdir -p axe-core && \
+		tar -xzf $(AXE).tgz --strip-components=1 -C axe-core package/axe.min.js && rm $(AXE).tgz; \
+	else echo 'npm is not there to fetch axe-core with, so accessibility is not tested'; fi
 	@touch $@ $(VENV)/.has-test $(VENV)/.has-hf
 
 $(VENV)/.has-dev: $(INPUTS) | $(VENV)/.made

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..results.run import Ceilings
+from ..results.work import moved_bytes
 from .case import Case
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ COPY_BYTES = 256 << 20
 """Larger than the caches: a copy has to go through main memory."""
 MEASURE_S = 0.3
 """How long each ceiling is tried for. The best try counts: a ceiling is what the machine can do at all."""
-BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def measure(state: dict[str, Any], device: str, dtype: str, threads: int) -> Ceilings:
@@ -39,18 +39,11 @@ def measure(state: dict[str, Any], device: str, dtype: str, threads: int) -> Cei
 def share(case: Case, flops_needed: int, time_s: float, ceilings: Ceilings) -> float:
     """The least time that the ceilings allow for what the case needs, over the time it took.
 
-    What it needs: the definition's operations, and one pass over inputs and outputs (over their gradients too, when
-    training). A decode step reads of its state one number for each multiply-add, which the query heads of a group
-    share. 1 is a perfect roofline; a variant that does more work than its definition needs falls below.
+    What it needs: the definition's operations, and `moved_bytes`. 1 is a perfect roofline; a variant that does more
+    work than its definition needs falls below.
     """
-    if case.mode == "decode":
-        token = case.batch * case.head_dim * (2 * case.heads + 2 * case.kv_heads)
-        numbers = token + flops_needed * case.kv_heads // (2 * case.heads)
-    else:
-        numbers = case.batch * case.head_dim * (2 * case.heads * case.n_q + 2 * case.kv_heads * case.n_k)
-    passes = 2 if case.mode == "train" else 1
-    needed_bytes = passes * numbers * BYTES[case.dtype]
-    return max(flops_needed / ceilings.matmul_flops_per_s, needed_bytes / ceilings.copy_bytes_per_s) / time_s
+    least = max(flops_needed / ceilings.matmul_flops_per_s, moved_bytes(case, flops_needed) / ceilings.copy_bytes_per_s)
+    return least / time_s
 
 
 def _product(a: torch.Tensor) -> Callable[[], object]:

@@ -22,6 +22,7 @@ from ..results.record import Record
 from ..results.run import Ceilings, Run
 from ..results.store import Folder, ResultsWarning, RunFolder
 from . import environment, roofline
+from .cards import cards_of
 from .case import Case
 from .config import Config, build, from_dict, validated
 from .errors import BenchError, ConfigError
@@ -100,6 +101,7 @@ def execute(config: Config, out: str | Path | None, *, command: str, watching: W
         )
         folder = RunFolder.create(path, run)
         with letting_go(folder):
+            folder.write_cards(cards_of(planned.case for planned in plan.cases))
             plan = replace(plan, sources={name: _settle(source, path) for name, source in plan.sources.items()})
     return _measure(config, plan, folder, run, [], began, deadline, watching)
 

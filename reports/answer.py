@@ -1,4 +1,4 @@
-"""The three sentences that answer "which should I use", each with the records that it rests on.
+"""The four sentences that answer "which should I use", each with the records that it rests on.
 
 Ratios are those that were measured: medians over rounds of paired times, with their intervals. Nothing is divided here
 but bytes by bytes of the same group.
@@ -7,13 +7,30 @@ but bytes by bytes of the same group.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from .growth import Fit, crossings
 from .settings import MODES, REFERENCE, Entry, Setting, captured, causality
-from .words import capital, count, digits, interval, lengths, listed, percent, plural, seconds, seconds_interval, size
+from .words import (
+    capital,
+    count,
+    digits,
+    interval,
+    listed,
+    percent,
+    plural,
+    seconds,
+    seconds_interval,
+    size,
+    tick,
+)
 
 SAME_AS_SOFTMAX = 1e-3
 """A fidelity error below this is no difference: float32 rounding stays well under it, and so does bfloat16's nearly."""
+
+NO_VISIBLE_LOSS = 0.01
+"""Up to this distance from softmax attention on a real model's inputs, a variant counts as without visible loss:
+rounding each number to bfloat16 moves it by up to 0.4 %, and models are served in that."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +39,10 @@ class Sentence:
 
     text: str
     evidence: tuple[Entry, ...] = ()
+    question: str = ""
+    """What it answers, in a few words."""
+    pick: str = ""
+    """The answer itself, in as few: a variant, or that there is none."""
 
 
 def headline(settings: Sequence[Setting]) -> Setting | None:
@@ -46,7 +67,7 @@ def headline(settings: Sequence[Setting]) -> Setting | None:
 
 
 def answers(settings: Sequence[Setting]) -> list[Sentence]:
-    """The three sentences; one, where nothing was timed."""
+    """The four sentences; one, where nothing was timed."""
     setting = headline(settings)
     if setting is None:
         entries = [entry for each in settings for entry in each.entries]
@@ -55,7 +76,13 @@ def answers(settings: Sequence[Setting]) -> list[Sentence]:
                 f"Nothing can be recommended: of {plural(len(entries), 'record')} none has a time ({fates(entries)})."
             )
         ]
-    return [fastest_exact(setting), beyond_exact(setting, settings), least_memory(setting)]
+    found = {
+        "Fastest exact": fastest_exact(setting),
+        "Fastest at no visible loss": without_loss(setting, settings),
+        "Smallest memory": least_memory(setting),
+        "Where sub-quadratic pays": pays(setting, settings),
+    }
+    return [replace(sentence, question=question) for question, sentence in found.items()]
 
 
 def fastest_exact(setting: Setting) -> Sentence:
@@ -77,8 +104,8 @@ def fastest_exact(setting: Setting) -> Sentence:
     rest = [entry for entry in ranked if entry is not first]
     named = rest[:1] + [entry for entry in rest[1:] if entry.record.variant == REFERENCE]
     for place, entry in enumerate(named):
-        text += ", " if place else "; the next exact one is "
-        text += f"{entry.label} with {_against(entry, 'its')}"
+        text += "; " if place else "; the next exact one is "
+        text += f"{entry.label}, {_against(entry, 'its')}"
     if not rest:
         text += "; no other exact variant was measured beside it" if len(exact) == 1 else "; no ratio was recorded"
     text += _absent(setting, length)
@@ -86,34 +113,112 @@ def fastest_exact(setting: Setting) -> Sentence:
     if max(setting.lengths) > length and failed:
         text += f"; at {count(max(setting.lengths))} no exact variant has a time ({fates(failed)})"
         text += ", but the run has not come to all of them" if setting.run.missing else ""
-    return Sentence(text + ".", (first, *named))
+    return Sentence(text + ".", (first, *named), pick=first.label)
 
 
-def beyond_exact(setting: Setting, settings: Sequence[Setting]) -> Sentence:
-    """Where leaving exact attention starts to pay, and what it costs."""
-    others = [entry for entry in setting.entries if not entry.exact]
-    length = setting.longest(lambda entry: not entry.exact and entry in setting.compared(entry.length))
+def without_loss(setting: Setting, settings: Sequence[Setting]) -> Sentence:
+    """The fastest variant within NO_VISIBLE_LOSS of softmax attention, where time and distance are of one case.
+
+    Only a real model's inputs count, and only at the very length: a window that covers a short text says nothing of a
+    long one.
+    """
+    bound = f"within {percent(NO_VISIBLE_LOSS)} of softmax attention's output on captured input"
+    loss = f"At no visible loss (exact, or {bound})"
+    longest = setting.longest(lambda entry: entry.timed and entry.exact)
+    exact = setting.baseline(longest) if longest is not None else None
+    real = _real(setting, settings)
+    if real is None:
+        if exact is None:
+            return Sentence(f"{loss} nothing can be named: no exact variant has a ratio, and no distance was measured.")
+        known = f"only exact variants can be named: {exact.label} at {count(exact.length)} tokens"
+        unmeasured = "on captured input no distance was measured beside a time"
+        return Sentence(f"{loss} {known}; {unmeasured}.", (exact,), pick=exact.label)
+    length = _judged(real)
+    base = real.baseline(length or 0)
+    if length is None or base is None:
+        return Sentence(f"{loss} nothing can be named: on captured input no exact variant was timed beside the others.")
+    judged = [entry for entry in real.compared(length) if _distance(entry) is not None]
+    near = [e for e in judged if (_distance(e) or 0.0) <= NO_VISIBLE_LOSS and _clearly_faster(e)]
+    at = (
+        f"at {count(length)} tokens ({real.of.mode}, {causality(real.of)}, {real.of.heads} heads of {real.of.head_dim})"
+    )
+    named = seconds_interval(base.record.time_s_low, base.record.time_s_high)
+    alone = f"{base.label}, exact, {seconds(base.record.time_s)} a call (95 % interval {named})"
+    evidence = [base]
+    if near:
+        best = near[0]
+        text = f"{at} the fastest is {_with_settings(best)}, {_against(best, base.label)}, {_away(best)}"
+        evidence.insert(0, best)
+    else:
+        text = f"{at} the fastest is {alone}"
+        faster = [entry for entry in judged if _clearly_faster(entry)]
+        rest = min(faster or judged, key=lambda entry: _distance(entry) or 0.0, default=None)
+        if rest is not None:
+            lead = (
+                "the nearest that is faster is"
+                if faster
+                else "no approximate variant is clearly faster; the nearest is"
+            )
+            text += f"; {lead} {_with_settings(rest)}, {_against(rest, base.label)}, {_away(rest)}"
+            evidence.append(rest)
+    if exact is not None and exact.length > length:
+        text += f". At {count(exact.length)} tokens nothing was measured on captured input, so only exact variants are "
+        text += f"known to lose nothing: {exact.label}"
+        evidence.append(exact)
+    return Sentence(f"{loss}, {text}.", tuple(dict.fromkeys(evidence)), pick=evidence[0].label)
+
+
+def pays(setting: Setting, settings: Sequence[Setting]) -> Sentence:
+    """From which length on leaving exact attention pays, and what the fastest at the greatest length costs."""
+    others = [entry for entry in setting.entries if not entry.exact and _sub_quadratic(entry)]
+    length = setting.longest(lambda entry: entry in others and entry in setting.compared(entry.length))
     if length is None:
         timed = sorted((e for e in others if e.timed), key=lambda e: (-e.length, e.record.time_s or 0.0))
         if timed:
             best = timed[0]
             return Sentence(
-                f"Beyond exact attention, {best.label} is the fastest at {count(best.length)} tokens, "
-                f"{seconds(best.record.time_s)} a call, but no exact variant was timed beside it.",
+                f"Where sub-quadratic attention starts to pay cannot be said: {best.label} is the fastest at "
+                f"{count(best.length)} tokens, {seconds(best.record.time_s)} a call, but no exact variant was timed "
+                "beside it.",
                 (best,),
             )
         why = f"none has a time ({fates(others)})" if others else "none was asked for"
-        return Sentence(f"Beyond exact attention nothing can be said, since {why}.")
-    ranked = [entry for entry in setting.compared(length) if not entry.exact]
+        return Sentence(f"Where sub-quadratic attention starts to pay cannot be said, since {why}.")
+    base = setting.baseline(length)
+    ranked = [entry for entry in setting.compared(length) if entry in others]
     best = ranked[0]
-    text, evidence = _pays(best, setting, length, settings)
-    text = f"Beyond exact attention, in the same setting, the fastest at {count(length)} tokens is {text}"
+    known = {entry.label for entry in others}
+    whole = [fit for fit in crossings(setting) if fit.what == "crossover" and fit.label in known]
+    # first where it surely pays, and among those the earliest
+    paying = sorted((f for f in whole if f.value is not None), key=lambda f: (f.high is None, f.value, f.label))
+    against = "the fastest exact variant"
+    evidence: list[Entry] = []
+    if not whole:
+        text = "Where sub-quadratic attention starts to pay is not known: none was timed beside exact at two lengths"
+    elif not paying:
+        text = (
+            f"Sub-quadratic attention pays at no length timed, up to {count(length)}: none stays faster than {against}"
+        )
+    else:
+        text = f"Sub-quadratic attention starts to pay, against {against}, with {paying[0].label} {_from(paying[0])}"
+        if more := paying[1:3]:
+            text += "; then " + ", ".join(f"{fit.label} {_from(fit)}" for fit in more)
+        rest = len(whole) - len(paying)
+        text += f"; {plural(rest, 'other does', 'others do')} not up to {count(length)}" if rest else ""
+        evidence += [entry for fit in paying[:3] for entry in fit.mine]
+    against = base.label if base else "its baseline"
+    text += f". At {count(length)} tokens the fastest is {_with_settings(best)}, {_against(best, against)}"
+    cost, rests_on = _cost(best, length, settings)
+    text += f"; {cost}"
+    evidence += [best, *([base] if base else []), *rests_on]
     stand_in = next((entry for entry in ranked if entry.record.kind == "approximate"), None)
     if best.record.kind != "approximate" and stand_in is not None:
-        more, more_evidence = _pays(stand_in, setting, length, settings)
-        text += f"; the fastest that approximates softmax attention is {more}"
-        evidence += more_evidence
-    return Sentence(text + ".", tuple(dict.fromkeys(evidence)))
+        cost, rests_on = _cost(stand_in, length, settings)
+        text += f". The fastest that stands in for softmax attention is {_with_settings(stand_in)}, "
+        text += f"{_against(stand_in, against)}; {cost}"
+        evidence += [stand_in, *rests_on]
+    pick = f"{paying[0].label} {_roughly(paying[0])}" if paying else "nowhere measured" if whole else "not known"
+    return Sentence(text + ".", tuple(dict.fromkeys(evidence)), pick=pick)
 
 
 def least_memory(setting: Setting) -> Sentence:
@@ -138,7 +243,7 @@ def least_memory(setting: Setting) -> Sentence:
         text += _absent(setting, length) or f"; {REFERENCE} was not measured there"
     elif reference not in evidence:
         evidence.append(reference)
-    return Sentence(text + ".", tuple(dict.fromkeys(evidence)))
+    return Sentence(text + ".", tuple(dict.fromkeys(evidence)), pick=least.label)
 
 
 def fates(entries: Sequence[Entry]) -> str:
@@ -150,40 +255,69 @@ def fates(entries: Sequence[Entry]) -> str:
     return "; ".join(words[:4]) + (f"; {len(words) - 4} more" if len(words) > 4 else "")
 
 
-def faster_from(entry: Entry, setting: Setting) -> int | None:
-    """The least measured length from which on the variant's whole interval stays below the baseline's time."""
-    start = None
-    for length in reversed(setting.timed_lengths):
-        for other in setting.compared(length):
-            if other.label != entry.label:
-                continue
-            if other.record.ratio_high is None or other.record.ratio_high >= 1:
-                return start
-            start = length
-    return start
+def _real(setting: Setting, settings: Sequence[Setting]) -> Setting | None:
+    """Where, in the same run, times and distances on captured input stand side by side; the longest, the likest."""
+    found = [each for each in settings if each.run is setting.run and captured(each.of) and _judged(each) is not None]
+
+    def likeness(each: Setting) -> tuple[int, ...]:
+        same = [getattr(each.of, name) == getattr(setting.of, name) for name in ("mode", "causal", "dtype", "threads")]
+        return (*same, _judged(each) or 0)
+
+    return max(found, key=likeness, default=None)
 
 
-def _pays(entry: Entry, setting: Setting, length: int, settings: Sequence[Setting]) -> tuple[str, list[Entry]]:
-    """How an inexact variant stands against the fastest exact one at a length, from where on, and its fidelity."""
-    base = setting.baseline(length)
-    named = entry.label if not entry.parameters or "(" in entry.label else f"{entry.label} ({entry.parameters})"
-    text = f"{named}, {_against(entry, base.label if base else 'its baseline')}"
-    compared = {other.length for other in setting.entries if other in setting.compared(other.length)}
-    own = sorted({other.length for other in setting.entries if other.label == entry.label and other.timed})
-    start = faster_from(entry, setting)
-    if len(compared) == 1 or len(own) == 1:
-        text += ", timed at this length only, so where it starts to pay is not known"
-    elif start == own[0]:
-        text += f", clearly faster at every length timed, {lengths(own)}"
-    elif start == length:
-        text += ", at no shorter length clearly faster"
-    elif start is not None:
-        text += f", clearly faster from {count(start)} tokens on"
-    elif (entry.record.ratio or 0.0) >= 1:
-        text += ", so at the lengths timed it does not pay"
-    evidence = [entry, *([base] if base else [])]
-    cost, rests_on = _cost(entry, length, settings)
-    return f"{text}; {cost}", evidence + rests_on
+def _judged(setting: Setting) -> int | None:
+    """The greatest length at which an approximate variant has both a ratio and a distance."""
+    return setting.longest(
+        lambda entry: (
+            entry.record.kind == "approximate"
+            and entry.record.fidelity_error is not None
+            and entry in setting.compared(entry.length)
+        )
+    )
+
+
+def _distance(entry: Entry) -> float | None:
+    """From softmax attention, of an approximate variant."""
+    return entry.record.fidelity_error if entry.record.kind == "approximate" else None
+
+
+def _clearly_faster(entry: Entry) -> bool:
+    return entry.record.ratio_high is not None and entry.record.ratio_high < 1
+
+
+def _away(entry: Entry) -> str:
+    """How far a variant's output is from softmax attention's, beside a null."""
+    null = entry.record.fidelity_error_uniform
+    scale = "" if null is None else f" (the plain mean of the values: {percent(null)})"
+    return f"{percent(_distance(entry) or 0.0)} away from softmax attention's output{scale}"
+
+
+def _sub_quadratic(entry: Entry) -> bool:
+    """Whether it declares less than quadratic time; one that declares nothing is taken at its measured word."""
+    return entry.record.declared_time_exponent is None or entry.record.declared_time_exponent < 2
+
+
+def _from(fit: Fit) -> str:
+    """E.g. `from 3,100 tokens on (95 % interval 2,600–3,900)`."""
+    first, last = fit.shortest, fit.longest
+    value = fit.value or 0.0
+    if value <= first and fit.high is not None and fit.high <= first:
+        return f"at every length timed, {fit.lengths}"
+    low = "before" if fit.low is not None and fit.low <= first else count(fit.low or first)
+    low = f"{count(first)} or before" if low == "before" else low
+    high = f"none up to {count(last)}" if fit.high is None else count(fit.high)
+    return f"from {count(value)} tokens on (95 % interval {low} to {high})"
+
+
+def _roughly(fit: Fit) -> str:
+    """The same in as few words as a headline has."""
+    first = fit.shortest
+    return f"from {tick(first)} or before" if (fit.value or 0.0) <= first else f"from {count(fit.value or 0.0)} tokens"
+
+
+def _with_settings(entry: Entry) -> str:
+    return entry.label if not entry.parameters or "(" in entry.label else f"{entry.label} ({entry.parameters})"
 
 
 def _cost(entry: Entry, length: int, settings: Sequence[Setting]) -> tuple[str, list[Entry]]:
@@ -226,7 +360,8 @@ def _against(entry: Entry, base: str) -> str:
     if low is not None and high is not None and low <= 1 <= high:
         return f"{digits(record.ratio)} times {whose} time, no clear difference (95 % interval {interval(low, high)})"
     if record.ratio >= 1 or not low or not high:
-        return f"{digits(record.ratio)} times {whose} time (95 % interval {interval(low, high)})"
+        than = "" if base == "its" else f" as {base}"
+        return f"which takes {digits(record.ratio)} times as long{than} (95 % interval {interval(low, high)})"
     than = "it" if base == "its" else base
     return f"{digits(1 / record.ratio)} times as fast as {than} (95 % interval {interval(1 / high, 1 / low)})"
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 Draw = Callable[["Axes"], None]
 
-PANELS_A_FILE = 6
+MOST_PANELS = 6
+"""Settings that a figure of the report shows: the page draws all of them, and quickly."""
 WIDTH, HEIGHT = 4.1, 3.1
 """Of a panel's axes, in inches."""
 LEFT, TOP, BOTTOM = 0.95, 0.8, 0.78
@@ -42,7 +43,7 @@ RC: Any = {
 
 
 def save_figures(settings: Sequence[Setting], folder: Path) -> list[Path]:
-    """Draws every topic that has something to show; returns the files. Raises ReportsError."""
+    """Draws every topic that has something to show, of the first settings; returns the files. Raises ReportsError."""
     topics: dict[str, tuple[str, list[tuple[Setting, Draw]]]] = {
         "time": ("Time of one call", _lines(settings, "time")),
         "memory": ("Peak memory of one call, above its inputs", _lines(settings, "memory")),
@@ -55,7 +56,9 @@ def save_figures(settings: Sequence[Setting], folder: Path) -> list[Path]:
         for name in topics:
             for old in [*folder.glob(f"{name}.*"), *folder.glob(f"{name}-*.*")]:
                 old.unlink()
-        return [path for name, (title, drawn) in topics.items() for path in _save(name, title, drawn, folder)]
+        return [
+            path for name, (title, drawn) in topics.items() for path in _save(name, title, drawn[:MOST_PANELS], folder)
+        ]
     except OSError as error:
         raise ReportsError(f"cannot write the figures to {folder}: {error.strerror}; choose another --out") from None
 
@@ -101,29 +104,28 @@ def _save(name: str, title: str, drawn: Sequence[tuple[Setting, Draw]], folder: 
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    if not drawn:
+        return []
     paths = []
-    for start in range(0, len(drawn), PANELS_A_FILE):
-        part = drawn[start : start + PANELS_A_FILE]
-        labels = [entry.label for setting, _ in part for entry in setting.entries]
-        right = min(0.35 + 0.072 * max(20, *map(len, labels)), 3.2)  # inches that the longest label takes
-        columns = min(2, len(part))
-        rows = math.ceil(len(part) / columns)
-        cell = (LEFT + WIDTH + right, TOP + HEIGHT + BOTTOM)
-        total = (columns * cell[0], rows * cell[1] + HEAD)
-        with mpl.rc_context(RC):
-            figure = Figure(figsize=total)  # without pyplot: no global state, and no display is looked for
-            figure.text(0.25 / total[0], 1 - 0.32 / total[1], title, fontsize=14, fontweight="bold", va="center")
-            for place, (setting, draw) in enumerate(part):
-                x = (place % columns) * cell[0] + LEFT
-                y = (rows - 1 - place // columns) * cell[1] + BOTTOM
-                axes = figure.add_axes((x / total[0], y / total[1], WIDTH / total[0], HEIGHT / total[1]))
-                _head(axes, setting)
-                draw(axes)
-            page = "" if len(drawn) <= PANELS_A_FILE else f"-{start // PANELS_A_FILE + 1}"
-            for suffix, metadata in (("svg", {"Date": None, "Title": title}), ("png", {"Title": title})):
-                path = folder / f"{name}{page}.{suffix}"
-                figure.savefig(path, metadata=metadata, facecolor="white")
-                paths.append(path)
+    labels = [entry.label for setting, _ in drawn for entry in setting.entries]
+    right = min(0.35 + 0.072 * max(20, *map(len, labels)), 3.2)  # inches that the longest label takes
+    columns = min(2, len(drawn))
+    rows = math.ceil(len(drawn) / columns)
+    cell = (LEFT + WIDTH + right, TOP + HEIGHT + BOTTOM)
+    total = (columns * cell[0], rows * cell[1] + HEAD)
+    with mpl.rc_context(RC):
+        figure = Figure(figsize=total)  # without pyplot: no global state, and no display is looked for
+        figure.text(0.25 / total[0], 1 - 0.32 / total[1], title, fontsize=14, fontweight="bold", va="center")
+        for place, (setting, draw) in enumerate(drawn):
+            x = (place % columns) * cell[0] + LEFT
+            y = (rows - 1 - place // columns) * cell[1] + BOTTOM
+            axes = figure.add_axes((x / total[0], y / total[1], WIDTH / total[0], HEIGHT / total[1]))
+            _head(axes, setting)
+            draw(axes)
+        for suffix, metadata in (("svg", {"Date": None, "Title": title}), ("png", {"Title": title})):
+            path = folder / f"{name}.{suffix}"
+            figure.savefig(path, metadata=metadata, facecolor="white")
+            paths.append(path)
     return paths
 
 

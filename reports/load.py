@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..results.benchmark_file import opened
 from ..results.record import Record
@@ -25,6 +26,8 @@ class LoadedRun:
     run: Run
     records: list[Record]
     warnings: list[str] = field(default_factory=list)
+    cards: list[dict[str, Any]] = field(default_factory=list)
+    """What the variants of the run say of themselves; [] of a run that kept no cards."""
     unread: int = 0
     """Lines of its result file that were passed over."""
 
@@ -64,6 +67,9 @@ def _load(number: int, path: Path) -> LoadedRun:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = list(folder.records())
+    with warnings.catch_warnings(record=True) as caught_cards:
+        warnings.simplefilter("always")
+        cards = folder.cards()
     notes = []
     for warning in caught:
         if issubclass(warning.category, ResultsWarning):
@@ -71,11 +77,12 @@ def _load(number: int, path: Path) -> LoadedRun:
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     unread = len(notes)
+    notes += [str(warning.message) for warning in caught_cards]
     # a case that was measured again after an interruption: what came last stands
     records = {record.case_id: record for record in found}
     if twice := len(found) - len(records):
         notes.append(f"{path}: {plural(twice, 'case')} recorded more than once; the last record stands")
-    loaded = LoadedRun(number, path, run, list(records.values()), notes, unread)
+    loaded = LoadedRun(number, path, run, list(records.values()), notes, cards, unread)
     if loaded.missing:
         state = "ended" if run.finished_at else "was interrupted, or still runs,"
         have = f"{count(len(records))} of its {plural(run.cases, 'case')}"

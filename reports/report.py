@@ -1,4 +1,4 @@
-"""A report of some runs: a page, a Markdown twin, figures, and the three sentences at its top.
+"""A report of some runs: a page, a Markdown twin, figures, and the four sentences at its top.
 
 Reads results only. No torch is needed, so a report can be made far from the machine that measured.
 """
@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import missing, page, tables
+from . import cards, data, growth, machines, missing, page, tables, training
 from .answer import Sentence, answers, headline
-from .charts import accuracy_charts, error_chart, setting_charts
 from .errors import ReportsError
 from .figures import save_figures
 from .load import LoadedRun, load_runs
@@ -21,6 +20,8 @@ from .palette import FAMILIES
 from .settings import Setting, split
 from .words import count, listed, percent, plural
 
+MOST_TABLES = 24
+"""Settings with tables of their own: beyond these, charts and the table of all records serve better."""
 UNSTEADY = 0.1
 """Half width of a time's interval, as a share of the time, above which the machine is called unsteady,"""
 UNSTEADY_SHARE = 0.1
@@ -47,60 +48,74 @@ def write(runs: Sequence[str | Path], out: Path | None = None) -> Report:
     Raises ReportsError where nothing can be reported or the folder cannot be written, and ResultsError for a folder
     that is no run. A report that is there already is replaced.
     """
-    loaded = load_runs(runs)
+    with_tasks = [path for path in runs if training.is_task_run(path)]
+    sweeps = [path for path in runs if path not in with_tasks]
+    if with_tasks and not sweeps:
+        raise ReportsError("these runs hold trained tasks only; name the run of a sweep beside them")
+    loaded = load_runs(sweeps)
+    task_records, task_warnings = training.load(with_tasks)
     folder = Path(out) if out is not None else loaded[0].path / "report"
     _claim(folder)
     settings = split(loaded)
     sentences = answers(settings)
-    warnings = [note for run in loaded for note in run.warnings] + _unlike_machines(loaded) + _unsteady(loaded)
-    figures = save_figures(settings, folder / "figures")
-    context, charts = _content(loaded, settings, sentences, warnings)
+    warnings = [note for run in loaded for note in run.warnings] + task_warnings
+    warnings += _unlike_machines(loaded) + _unsteady(loaded)
+    ordered = _ordered(settings)
+    figures = save_figures(ordered, folder / "figures")
+    tasks = training.trained(task_records, [entry for setting in ordered for entry in setting.entries])
+    context = _content(loaded, ordered, sentences, warnings)
+    context |= {"tasks": tasks, "task_columns": training.COLUMNS}
     context["figures"] = [path.relative_to(folder).as_posix() for path in figures if path.suffix == ".png"]
+    context["still"] = [{"title": name, "address": page.still(path)} for name, path in _stills(figures)]
     html, markdown = folder / "report.html", folder / "report.md"
-    _replace(html, page.html(context, charts))
+    _replace(html, page.html(context, data.store(loaded, ordered, growth.fits(ordered), tasks)))
     _replace(markdown, page.markdown(context))
     return Report(folder, html, markdown, figures, [sentence.text for sentence in sentences], warnings)
 
 
+def _ordered(settings: Sequence[Setting]) -> list[Setting]:
+    """The setting of the sentences first."""
+    first = headline(settings)
+    return sorted(settings, key=lambda setting: setting is not first)
+
+
+def _stills(figures: Sequence[Path]) -> list[tuple[str, Path]]:
+    """The figures that a page without scripts shows: the first of each topic that decides something."""
+    titles = {"time": "Time over length", "memory": "Memory over length", "accuracy_time": "Accuracy against time"}
+    by_stem = {path.stem: path for path in figures if path.suffix == ".png"}
+    return [(title, by_stem[stem]) for stem, title in titles.items() if stem in by_stem]
+
+
 def _content(
     runs: Sequence[LoadedRun], settings: Sequence[Setting], sentences: Sequence[Sentence], warnings: Sequence[str]
-) -> tuple[dict[str, Any], list[Any]]:
+) -> dict[str, Any]:
     """Everything that the templates show."""
-    first = headline(settings)
-    ordered = sorted(settings, key=lambda setting: setting is not first)
-    by_setting: list[dict[str, Any]] = [
-        {
-            "setting": setting,
-            "comparison": tables.comparison(setting),
-            "by_length": tables.by_length(setting),
-            "charts": setting_charts(setting),
-            "error": error_chart(setting),
-        }
-        for setting in ordered
-    ]
-    accuracy = accuracy_charts(ordered)
-    errors = [(part["setting"], part["error"]) for part in by_setting if part["error"] is not None]
-    charts = [chart for part in by_setting for chart in part["charts"]]
-    charts += [chart for _, found in accuracy for chart in found] + [chart for _, chart in errors]
     records = [record for run in runs for record in run.records]
-    context = {
+    return {
         "sentences": sentences,
         "warnings": warnings,
-        "settings": by_setting,
-        "accuracy": accuracy,
-        "errors": errors,
-        "gaps": missing.gaps(ordered),
-        "remarks": missing.remarks(ordered),
+        "settings": [
+            {
+                "setting": setting,
+                "comparison": tables.comparison(setting),
+                "by_length": tables.by_length(setting),
+            }
+            for setting in settings[:MOST_TABLES]
+        ],
+        "left_out": len(settings[MOST_TABLES:]),
+        "machines": machines.machines(runs, settings),
+        "cards": cards.cards(runs),
+        "uncarded": cards.uncarded(runs),
+        "gaps": missing.gaps(settings),
+        "remarks": missing.remarks(settings),
         "runs": runs,
-        "records": tables.all_records(ordered, [entry for sentence in sentences for entry in sentence.evidence]),
-        "sampling": tables.sampling(ordered),
+        "sampling": tables.sampling(settings),
         "families": [name for name in FAMILIES if any(e.style.family == name for s in settings for e in s.entries)],
         "total": len(records),
         "measured": sum(record.status == "ok" for record in records),
         "provenance": {run.number: list(_flat(run.run.inputs)) for run in runs},
         "several_runs": len(runs) > 1,
     }
-    return context, charts
 
 
 def _unlike_machines(runs: Sequence[LoadedRun]) -> list[str]:

@@ -51,8 +51,9 @@ class Entry:
         return ", ".join(f"{key}={_plain(value)}" for key, value in self.record.params.items())
 
     @property
-    def anchor(self) -> str:
-        return f"record-{self.run.number}-{self.record.case_id}"
+    def reference(self) -> str:
+        """By which the page finds the record."""
+        return f"{self.run.number}-{self.record.case_id}"
 
 
 Test = Callable[[Entry], bool]
@@ -117,6 +118,12 @@ class Setting:
         return sorted(found, key=lambda e: (e.record.ratio or 0.0, e is not base))
 
     @property
+    def sameness(self) -> tuple[object, ...]:
+        """What settings of different runs share that differ in run, machine, threads and device alone."""
+        shared = [name for name in GROUP if name not in ("n_q", "n_k", "threads", "device")]
+        return (_queries(self.of), *(getattr(self.of, name) for name in shared))
+
+    @property
     def title(self) -> str:
         """What most distinguishes it."""
         return f"{capital(self.of.mode)}, {causality(self.of)}, {input_words(self.of.inputs, short=True)}"
@@ -124,7 +131,7 @@ class Setting:
     @property
     def detail(self) -> str:
         """The rest of what its records share."""
-        return ", ".join([_hardware(self.of), *_shape(self.of), *self._apart()])
+        return ", ".join([_hardware(self.of), *shape_words(self.of), *self._apart()])
 
     @property
     def phrase(self) -> str:
@@ -134,7 +141,7 @@ class Setting:
             record.mode,
             causality(record),
             _hardware(record),
-            *_shape(record),
+            *shape_words(record),
             input_words(record.inputs),
             *self._apart(),
         ]
@@ -171,7 +178,8 @@ def _hardware(record: Record) -> str:
     return f"{record.dtype} on {record.device} with {plural(record.threads, 'thread')}"
 
 
-def _shape(record: Record) -> list[str]:
+def shape_words(record: Record) -> list[str]:
+    """Batch, heads and queries, where those differ from the keys."""
     keys = "" if record.kv_heads == record.heads else f" ({record.kv_heads} for keys and values)"
     shape = [f"batch {record.batch}", f"{plural(record.heads, 'head')}{keys} of {record.head_dim}"]
     return shape if (queries := _queries(record)) is None else [*shape, plural(queries, "query", "queries")]

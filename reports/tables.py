@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from ..results.record import Record
 from .settings import REFERENCE, Entry, Setting, captured
 from .words import NONE, count, digits, interval, percent, plural, seconds, seconds_interval, size
-
-MOST_ROWS = 5000
-"""Rows of the table of all records: beyond it the page would grow past a few megabytes."""
-NOT_SHOWN = ("samples_s", "reasons", "schema_version", "machine", "wall_s", "group_id")
-"""Fields that the table of all records leaves to the result file."""
 
 
 @dataclass(frozen=True)
@@ -175,47 +167,7 @@ def _label_rank(label: str, setting: Setting, length: int) -> tuple[int, float, 
     return (3 if some else 4, 0.0, label)
 
 
-# -- all records ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Records:
-    """Every record with its fields, those that all share set apart."""
-
-    shared: dict[str, str]
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Entry, tuple[str, ...]], ...]
-    left_out: int
-
-
-def all_records(settings: Sequence[Setting], keep: Sequence[Entry] = ()) -> Records:
-    """The table that everything else can be traced to. Beyond MOST_ROWS only the entries in `keep` are added."""
-    entries = [entry for setting in settings for entry in setting.entries]
-    names = [name for name in Record.model_fields if name not in NOT_SHOWN]
-    texts = {name: [_plain(getattr(entry.record, name)) for entry in entries] for name in names}
-    shared = {name: values[0] for name, values in texts.items() if len(entries) > 1 and len(set(values)) == 1}
-    columns = tuple(name for name in names if name not in shared or name in ("case_id", "variant", "status"))
-    wanted = set(keep)
-    chosen = [i for i, entry in enumerate(entries) if i < MOST_ROWS or entry in wanted]
-    rows = tuple((entries[i], tuple(texts[name][i] for name in columns)) for i in chosen)
-    shown = {name: value for name, value in shared.items() if value and name not in columns}
-    return Records(shown, columns, rows, len(entries) - len(chosen))
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, (dict, list)):
-        return (
-            ", ".join(f"{k}={json.dumps(v)}" for k, v in value.items())
-            if isinstance(value, dict)
-            else json.dumps(value)
-        )
-    return str(value)
+# -- sampling ----------------------------------------------------------------------------------------------------------
 
 
 def sampling(settings: Sequence[Setting]) -> str:

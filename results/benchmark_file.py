@@ -51,6 +51,10 @@ class BenchmarkFile:
         except ValidationError as error:
             raise ResultsError(f"{self.path} is broken: {_first(error)}") from None
 
+    def cards(self) -> list[dict[str, Any]]:
+        """None: benchmarks keep no cards."""
+        return []
+
     def records(self) -> Iterator[Record]:
         """A record for each benchmark of ours; others are warned of and skipped."""
         document, machine = self._document(), self.run().machine.fingerprint

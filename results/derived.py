@@ -262,7 +262,7 @@ def _ahead(ratios: Mapping[int, Interval], case_ids: tuple[str, ...]) -> Figure 
     drawn = np.vstack([centre, np.random.default_rng(0).normal(centre, wide, (growth.DRAWS, len(lengths)))])
     away = x - x.mean()
     slopes = drawn @ away / (away**2).sum()
-    with np.errstate(divide="ignore", over="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         reached = np.where(slopes < 0, x.mean() - drawn.mean(axis=1) / slopes, np.inf)
     value = reached[0]
     if value > x[-1] + math.log(growth.FARTHEST):

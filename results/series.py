@@ -9,8 +9,8 @@ from functools import cached_property
 
 from .record import GROUP, Record, digest
 from .statistics import Interval, median_interval, paired_ratio, ratio_of_medians
+from .work import BYTES
 
-BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 REFERENCE = "naive"
 
 

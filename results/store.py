@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 RECORDS = "results.jsonl"
 RUN = "run.json"
+CARDS = "cards.json"
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -126,6 +127,27 @@ class Folder(Generic[R]):
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
             raise ResultsError(f"cannot write {self.path / RUN}: {error.strerror}; {self._way_on(RUN)}") from None
+
+    def write_cards(self, cards: Sequence[Mapping[str, Any]]) -> None:
+        """Keeps what each variant of the run says of itself: a report imports none of them. Raises ResultsError."""
+        try:
+            text = json.dumps(list(cards), ensure_ascii=False, indent=1)
+            (self.path / CARDS).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ResultsError(f"cannot write {self.path / CARDS}: {error.strerror}; {self._way_on(RUN)}") from None
+
+    def cards(self) -> list[dict[str, Any]]:
+        """What the variants of the run said of themselves; [] where it kept none, or the file is torn (warned of)."""
+        path = self.path / CARDS
+        try:
+            found = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            warnings.warn(f"{path} cannot be read ({error}); the methods go without", ResultsWarning, stacklevel=2)
+            return []
+        cards = found if isinstance(found, list) else []
+        return [card for card in cards if isinstance(card, dict) and isinstance(card.get("name"), str)]
 
     def append(self, records: Iterable[R]) -> None:
         """Adds records, all in one write, and sees them to the disk; where that fails, none of them is left in it."""

@@ -14,6 +14,8 @@ from attnbench.results.record import Record, case_id, group_id
 from attnbench.results.run import Ceilings, Machine, Run
 from attnbench.results.statistics import median_interval, paired_ratio
 from attnbench.results.store import RunFolder
+from attnbench.results.task_record import TaskRecord, task_id
+from attnbench.results.tasks import TaskFolder
 
 Fields = dict[str, Any]
 
@@ -136,6 +138,7 @@ def write(path: Path, records: list[Record], **fields: Any) -> Path:
     """A run folder with these records."""
     folder = RunFolder.create(path, run(fields.pop("cases", len(records)), **fields))
     folder.append(records)
+    folder.close()
     return path
 
 
@@ -230,6 +233,103 @@ def _refusal(name: str, length: int, fields: Fields) -> tuple[str, str] | None:
     if name == "block_local" and fields["mode"] == "train" and length == 256:
         return "incorrect", "dk differs from the definition by 0.0031 of its largest value, 1.2e-06 is allowed"
     return None
+
+
+def many(number: int = 10_000) -> list[Record]:
+    """About as many records as asked for: the sweep again and again at other shapes, every case of its own."""
+    found: list[Record] = []
+    rng = random.Random(1)
+    for head_dim in (32, 48, 64, 80, 96, 112, 128, 160, 192, 256):
+        for heads in (1, 2, 4, 8, 16):
+            for length in LENGTHS:
+                for mode in ("forward", "train"):
+                    if len(found) >= number:
+                        return found[:number]
+                    shape = {"heads": heads, "kv_heads": heads, "head_dim": head_dim}
+                    found += _group(rng, length, "f00d" * 4, mode=mode, causal=True, **shape)
+                    found += _group(rng, length, "f00d" * 4, mode=mode, causal=False, **shape)
+    return found
+
+
+def decoded() -> list[Record]:
+    """Steps of decoding: time with as much past, and what is kept of it."""
+    found = []
+    for length in (1024, 4096, 16384):
+        for name, grows in (("sdpa", True), ("linear_elu", False)):
+            time, state = (1e-7 * length, 512 * length) if grows else (2e-4, 33_000)
+            fields = {"baseline": "sdpa", "base_s": 1e-7 * length, "mode": "decode", "n_q": 1, "state_bytes": state}
+            found.append(timed(name, length, time, **fields))
+    return found
+
+
+def budgets() -> list[Record]:
+    """Windows of several sizes: how near to softmax attention more keys come, beside the nulls; their recall."""
+    found = [timed("sdpa", 512, 0.1, baseline="sdpa", base_s=0.1, **CAPTURED, recall_32=1.0, recall_64=1.0)]
+    for window in (32, 64, 128):
+        close = {"fidelity_error": 8 / window, "fidelity_error_window": 9 / window, "fidelity_error_oracle": 2 / window}
+        recall = {"recall_32": window / 128, "recall_64": window / 256, "flops_needed": window * 10**6}
+        fields = {"params": {"window_size": window}, "fidelity_keys": float(window), **close, **recall}
+        found.append(timed("sliding_window", 512, window * 1e-3, baseline="sdpa", base_s=0.1, **CAPTURED, **fields))
+    return found
+
+
+def task(variant: str, *, seed: int = 0, lr: float = 1e-3, top: float = 0.9, **fields: Any) -> TaskRecord:
+    """One training of a small model that comes as far as `top`."""
+    family, kind, params = VARIANTS[variant][:3]
+    curve = [
+        {
+            "step": s,
+            "tokens": s * 4096,
+            "wall_s": s / 10,
+            "loss": None if s == 0 else 2.0 / s,
+            "value": top * s / (s + 9),
+        }
+        for s in (0, 10, 100, 1000)
+    ]
+    identity = {
+        "task": "recall",
+        "task_params": {"pairs": 32},
+        "variant": variant,
+        "params": params,
+        "seq_len": 256,
+        "vocab": 128,
+        "d_model": 64,
+        "layers": 2,
+        "heads": 2,
+        "backbone": {"convolution": 3},
+        "lr": lr,
+        "seed": seed,
+        "batch": 32,
+        "budget": {"steps": 1000},
+        "dtype": "float32",
+        "device": "cpu",
+        "threads": 2,
+    }
+    rest = {
+        "family": family,
+        "kind": kind,
+        "status": "ok",
+        "metric": "accuracy",
+        "value": top,
+        "chance": 1 / 64,
+        "curve": curve,
+        "steps": 1000,
+        "parameters": 81_000,
+        "state_bytes": 65_536 if kind == "exact" else 9_000,
+        "wall_s": 100.0,
+        "machine": "f00d" * 4,
+        "started_at": "2026-11-22T12:00:00+00:00",
+        **fields,
+    }
+    return TaskRecord.model_validate({"task_id": task_id(identity), **identity, **rest})
+
+
+def write_tasks(path: Path, records: list[TaskRecord]) -> Path:
+    """A run folder of trained tasks."""
+    folder = TaskFolder.create(path, run(len(records)))
+    folder.append(records)
+    folder.close()
+    return path
 
 
 if __name__ == "__main__":

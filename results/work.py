@@ -1,0 +1,43 @@
+"""What a case cannot do without: the bytes that its definition has to read and write."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+"""Of one number, by dtype."""
+
+
+class Shape(Protocol):
+    """What a case and its record both say of its size."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def kv_heads(self) -> int: ...
+    @property
+    def n_q(self) -> int: ...
+    @property
+    def n_k(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def dtype(self) -> str: ...
+
+
+def moved_bytes(case: Shape, flops_needed: int) -> int:
+    """One pass over inputs and outputs, in bytes; over their gradients too, when training.
+
+    A decode step reads of its state one number for each multiply-add, which the query heads of a group share. Raises
+    KeyError for a dtype that is not in BYTES.
+    """
+    if case.mode == "decode":
+        token = case.batch * case.head_dim * (2 * case.heads + 2 * case.kv_heads)
+        numbers = token + flops_needed * case.kv_heads // (2 * case.heads)
+    else:
+        numbers = case.batch * case.head_dim * (2 * case.heads * case.n_q + 2 * case.kv_heads * case.n_k)
+    return (2 if case.mode == "train" else 1) * numbers * BYTES[case.dtype]
