@@ -9,9 +9,9 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from .errors import ResultsError
 from .record import Record
@@ -26,20 +26,28 @@ if TYPE_CHECKING:
 RECORDS = "results.jsonl"
 RUN = "run.json"
 
+R = TypeVar("R", bound=BaseModel)
+
 
 class ResultsWarning(UserWarning):
     """Something in a result file was passed over: what, where and why."""
 
 
-class RunFolder:
-    """The folder of one run. Records are only ever appended."""
+class Folder(Generic[R]):
+    """The folder of one run, whose records are of one kind. They are only ever appended."""
+
+    file: ClassVar[str]
+    """The name of the file that holds the records."""
+    command: ClassVar[str]
+    """The command that wrote it."""
+    kind: type[R]
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._held: IO[str] | None = None
 
     @classmethod
-    def create(cls, path: str | Path, run: Run) -> RunFolder:
+    def create(cls, path: str | Path, run: Run) -> Self:
         """Makes a new folder and claims it, or raises ResultsError: it holds another run, or cannot be written."""
         folder = cls(path)
         folder.refuse_used()
@@ -58,13 +66,15 @@ class RunFolder:
         return folder
 
     @classmethod
-    def reopen(cls, path: str | Path) -> tuple[RunFolder, Run]:
+    def reopen(cls, path: str | Path) -> tuple[Self, Run]:
         """An existing run to append to. Ends a line that a crash tore, so that the next record starts on its own."""
         folder = cls(path)
         run = folder.run()
+        if not (folder.path / cls.file).exists():  # to hold it would make one, in another command's folder
+            raise ResultsError(folder._no_run(cls.file))
         try:
             folder._hold()
-            with (folder.path / RECORDS).open("r+b") as file:
+            with (folder.path / cls.file).open("r+b") as file:
                 if file.seek(0, os.SEEK_END):
                     file.seek(-1, os.SEEK_END)
                     if file.read(1) != b"\n":
@@ -72,13 +82,13 @@ class RunFolder:
         except OSError as error:
             folder.close()
             raise ResultsError(
-                f"cannot write to {folder.path / RECORDS}: {error.strerror}; {folder._way_on(RECORDS)}"
+                f"cannot write to {folder.path / cls.file}: {error.strerror}; {folder._way_on(cls.file)}"
             ) from None
         return folder, run
 
     def _hold(self) -> None:
         """Keeps every other run out of the folder for as long as this process lives. A kill lets go of it too."""
-        self._held = (self.path / RECORDS).open("a", encoding="utf-8")
+        self._held = (self.path / self.file).open("a", encoding="utf-8")
         if sys.platform != "win32":
             try:
                 fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,7 +106,7 @@ class RunFolder:
 
     def refuse_used(self) -> None:
         """Raises ResultsError where the folder holds a run already."""
-        records = self.path / RECORDS
+        records = self.path / self.file
         try:
             used = (self.path / RUN).exists() or (records.exists() and records.stat().st_size > 0)
         except OSError as error:
@@ -117,9 +127,9 @@ class RunFolder:
                 draft.unlink(missing_ok=True)
             raise ResultsError(f"cannot write {self.path / RUN}: {error.strerror}; {self._way_on(RUN)}") from None
 
-    def append(self, records: Iterable[Record]) -> None:
+    def append(self, records: Iterable[R]) -> None:
         """Adds records, all in one write, and sees them to the disk; where that fails, none of them is left in it."""
-        path, before = self.path / RECORDS, None
+        path, before = self.path / self.file, None
         left = memoryview("".join(record.model_dump_json() + "\n" for record in records).encode())
         try:
             with path.open("ab", buffering=0) as file:
@@ -132,13 +142,16 @@ class RunFolder:
                 with contextlib.suppress(OSError):  # a full disk keeps half a line
                     os.truncate(path, before)
             raise ResultsError(
-                f"cannot write to {path}: {error.strerror}; the records before are kept: {self._way_on(RECORDS)}"
+                f"cannot write to {path}: {error.strerror}; the records before are kept: {self._way_on(self.file)}"
             ) from None
 
     def _way_on(self, file: str) -> str:
         if not (self.path / RUN).exists():
             return "make room or choose another --out"
-        return f"when {file} can be written to again, go on with: attnbench run --resume --out {self.path}"
+        return f"when {file} can be written to again, go on with: {self.command} --resume --out {self.path}"
+
+    def _no_run(self, missing: str) -> str:
+        return f"{self.path} is not a run: it has no {missing}; name a folder that `{self.command}` wrote"
 
     def run(self) -> Run:
         """Reads run.json; raises ResultsError where it is missing or broken."""
@@ -146,32 +159,36 @@ class RunFolder:
         try:
             return Run.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            raise ResultsError(
-                f"{self.path} is not a run: it has no {RUN}; name a folder that `attnbench run` wrote"
-            ) from None
+            raise ResultsError(self._no_run(RUN)) from None
         except OSError as error:
             raise ResultsError(f"cannot read {path}: {error.strerror}") from None
         except ValidationError as error:
             raise ResultsError(f"{path} is broken: {_first(error)}; restore it or leave this run out") from None
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[R]:
         """The records in the order they were measured. A torn or foreign line is warned of and skipped."""
-        path = self.path / RECORDS
+        path = self.path / self.file
         try:
             lines = path.read_bytes().splitlines()
         except FileNotFoundError:
-            raise ResultsError(
-                f"{self.path} is not a run: it has no {RECORDS}; name a folder that `attnbench run` wrote"
-            ) from None
+            raise ResultsError(self._no_run(self.file)) from None
         except OSError as error:
             raise ResultsError(f"cannot read {path}: {error.strerror}") from None
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                yield Record.model_validate_json(line)
+                yield self.kind.model_validate_json(line)
             except ValidationError as error:
                 warnings.warn(f"{path}, line {number} skipped: {_first(error)}", ResultsWarning, stacklevel=2)
+
+
+class RunFolder(Folder[Record]):
+    """The folder of a sweep."""
+
+    file = RECORDS
+    command = "attnbench run"
+    kind = Record
 
 
 def _first(error: ValidationError) -> str:
