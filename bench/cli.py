@@ -13,6 +13,7 @@ import click
 from .. import __version__
 from .cli_compare import compare
 from .cli_reproduce import reproduce
+from .cli_tasks import plot_tasks, tasks
 from .cli_variants import check, list_command, new, show
 from .output import echo_json, json_option, plugin_option, whole_number
 
@@ -64,7 +65,7 @@ def main() -> None:
     """
 
 
-for command in (list_command, show, check, new, compare, reproduce):
+for command in (list_command, show, check, new, compare, tasks, reproduce):
     main.add_command(command)
 
 
@@ -410,6 +411,8 @@ def plot_inputs(
     else:
         click.echo(f"{path}: {', '.join(one.name for one in sheet.looks)}")
 
+
+plot.add_command(plot_tasks)
 
 # -- output -----------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ def parse_seconds(value: object) -> object:
     return float(match[1]) * {"s": 1, "": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def _listed(value: object) -> object:
+def as_list(value: object) -> object:
     """A single value stands for a list of one; text is split at its commas."""
     if isinstance(value, str):
         return split_specs(value)
@@ -47,9 +47,9 @@ def _listed(value: object) -> object:
 
 
 Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0, le=1e6, allow_inf_nan=False)]
-Names = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
-Sizes = Annotated[list[Size], BeforeValidator(_listed), Field(min_length=1)]
-Flags = Annotated[list[Annotated[bool, Field(strict=True)]], BeforeValidator(_listed), Field(min_length=1)]
+Names = Annotated[list[str], BeforeValidator(as_list), Field(min_length=1)]
+Sizes = Annotated[list[Size], BeforeValidator(as_list), Field(min_length=1)]
+Flags = Annotated[list[Annotated[bool, Field(strict=True)]], BeforeValidator(as_list), Field(min_length=1)]
 
 
 class Sweep(BaseModel):
@@ -68,7 +68,7 @@ class Sweep(BaseModel):
     dtypes: Names = ["float32"]
     devices: Names = ["cpu"]
     threads: Annotated[
-        list[Annotated[int, Field(ge=1, le=4096, strict=True)]], BeforeValidator(_listed), Field(min_length=1)
+        list[Annotated[int, Field(ge=1, le=4096, strict=True)]], BeforeValidator(as_list), Field(min_length=1)
     ] = Field(default_factory=lambda: [cores()])
     inputs: Names = ["gaussian"]
     compiled: Flags = [False]
@@ -139,7 +139,7 @@ class Config(BaseModel):
     allocator: Literal["keep", "system"] = "keep"
     """Whether a measured process on a CPU keeps the memory that it frees, as a caching allocator does, or gives it back
     by the C library's rules and pays for fresh pages inside the measured call."""
-    plugins: Annotated[list[str], BeforeValidator(_listed)] = []
+    plugins: Annotated[list[str], BeforeValidator(as_list)] = []
 
     @model_validator(mode="after")
     def _orders(self) -> Config:
@@ -182,10 +182,10 @@ def from_dict(document: Mapping[str, Any], options: Mapping[str, Any], where: st
     tables = document.get("sweep", [{}])
     if not isinstance(tables, Sequence) or not all(isinstance(table, Mapping) for table in tables):
         raise ConfigError(f"{where}: write each sweep as a table [[sweep]]")
-    _check_keys(document, RUN_KEYS | SWEEP_KEYS | {"sweep"}, where)
+    check_keys(document, RUN_KEYS | SWEEP_KEYS | {"sweep"}, where)
     for table in tables:
-        _check_keys(table, SWEEP_KEYS, f"{where}, [[sweep]]")
-    _check_keys(options, RUN_KEYS | SWEEP_KEYS, "the options")
+        check_keys(table, SWEEP_KEYS, f"{where}, [[sweep]]")
+    check_keys(options, RUN_KEYS | SWEEP_KEYS, "the options")
     shared = {key: value for key, value in document.items() if key in SWEEP_KEYS}
     asked = {key: value for key, value in options.items() if key in SWEEP_KEYS}
     run = {key: value for source in (document, options) for key, value in source.items() if key in RUN_KEYS}
@@ -197,7 +197,7 @@ def validated(document: Mapping[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_sentence(error)}") from None
+        raise ConfigError(f"{where}: {sentence(error)}") from None
 
 
 def _read(path: str | Path) -> str:
@@ -218,13 +218,13 @@ def _parse(text: str, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where} is not TOML: {error}") from None
 
 
-def _check_keys(given: Mapping[str, Any], known: frozenset[str], where: str) -> None:
+def check_keys(given: Mapping[str, Any], known: frozenset[str], where: str) -> None:
     for key in given:
         if key not in known:
             raise ConfigError(f"{where}: unknown key {key!r}; {suggest(key, known)}")
 
 
-def _sentence(error: ValidationError) -> str:
+def sentence(error: ValidationError) -> str:
     """The first thing that is wrong, with the key that it is about and the value that was given."""
     detail = error.errors(include_url=False)[0]
     keys = [str(part) for part in detail["loc"] if isinstance(part, str) and part not in ("sweep", "function-before")]

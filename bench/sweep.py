@@ -20,7 +20,7 @@ from .. import __version__
 from ..results.errors import ResultsError
 from ..results.record import Record
 from ..results.run import Ceilings, Run
-from ..results.store import ResultsWarning, RunFolder
+from ..results.store import Folder, ResultsWarning, RunFolder
 from . import environment, roofline
 from .case import Case
 from .config import Config, build, from_dict, validated
@@ -80,9 +80,9 @@ def execute(config: Config, out: str | Path | None, *, command: str, watching: W
     """Carries out a configuration in a new folder. Raises ValueError for a wrong request, Interrupted at Ctrl-C."""
     began, deadline = time.monotonic(), _deadline(config)
     config = config.model_copy(update={"plugins": [os.path.abspath(plugin) for plugin in config.plugins]})
-    path = Path(out) if out is not None else _new_folder()
+    path = Path(out) if out is not None else new_folder()
     RunFolder(path).refuse_used()
-    with _room(), tempfile.TemporaryDirectory(prefix="attnbench-") as scratch, watching.planning():
+    with room(), tempfile.TemporaryDirectory(prefix="attnbench-") as scratch, watching.planning():
         # captured into a scratch folder first: a request that fails must leave nothing behind
         plan = make_plan(config, Path(scratch))
         machine = environment.machine()
@@ -91,14 +91,14 @@ def execute(config: Config, out: str | Path | None, *, command: str, watching: W
             command=command,
             config=config.model_dump(mode="json"),
             git_commit=environment.git_commit(),
-            started_at=_now(),
+            started_at=now(),
             cases=len(plan.cases),
             machine=machine,
             inputs={name: _origin(source) for name, source in plan.sources.items()},
             notes=plan.notes,
         )
         folder = RunFolder.create(path, run)
-        with _letting_go(folder):
+        with letting_go(folder):
             plan = replace(plan, sources={name: _settle(source, path) for name, source in plan.sources.items()})
     return _measure(config, plan, folder, run, [], began, deadline, watching)
 
@@ -107,13 +107,13 @@ def resume(out: str | Path, *, watching: Watching) -> Done:
     """Goes on with a run that was stopped or killed: measures the cases that have no record yet."""
     began = time.monotonic()
     folder, run = RunFolder.reopen(out)
-    with _letting_go(folder):
+    with letting_go(folder):
         config = validated(run.config, f"{out}/run.json")
         deadline = _deadline(config)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResultsWarning)  # of a torn line: its case is measured again
             records = list(folder.records())
-        with _room(), watching.planning():
+        with room(), watching.planning():
             files = {name: str(origin["file"]) for name, origin in run.inputs.items() if origin.get("file")}
             plan = make_plan(config, Path(out) / INPUTS, files)
         machine = environment.machine()
@@ -147,7 +147,7 @@ def _measure(
         spent["total"] = run.spent_s.get("total", 0.0) + time.monotonic() - began
         return run.model_copy(update={"spent_s": {what: round(s, 3) for what, s in spent.items()}, "finished_at": end})
 
-    with watching.measuring(plan, len(records)) as watcher, _room():
+    with watching.measuring(plan, len(records)) as watcher, room():
         try:
             start = time.monotonic()
             table = _ceilings(plan, run.ceilings, watcher.step)
@@ -166,7 +166,7 @@ def _measure(
                 spent_s=spent,
             )
             scheduler.run()
-            folder.write_run(accounted(_now()))
+            folder.write_run(accounted(now()))
         except KeyboardInterrupt:
             with contextlib.suppress(ResultsError):
                 folder.write_run(accounted(None))
@@ -217,7 +217,7 @@ def _origin(source: Source) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _letting_go(folder: RunFolder) -> Iterator[None]:
+def letting_go(folder: Folder[Any]) -> Iterator[None]:
     """Whoever is refused while a folder is claimed may try again."""
     try:
         yield
@@ -226,7 +226,7 @@ def _letting_go(folder: RunFolder) -> Iterator[None]:
         raise
 
 
-def _new_folder() -> Path:
+def new_folder() -> Path:
     """runs/<date and time>, with a number where that is taken: in the same second, or before a clock fell back."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     names = (stamp, *(f"{stamp}-{number}" for number in range(2, 100)))
@@ -234,7 +234,7 @@ def _new_folder() -> Path:
 
 
 @contextlib.contextmanager
-def _room() -> Iterator[None]:
+def room() -> Iterator[None]:
     """Turns a full disk into a sentence."""
     try:
         yield
@@ -245,5 +245,5 @@ def _room() -> Iterator[None]:
         raise BenchError(f"cannot write to {where}: {error.strerror}; make room there and try again") from None
 
 
-def _now() -> str:
+def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")

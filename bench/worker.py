@@ -189,7 +189,7 @@ def describe(state: State, cases: list[Case], plugins: list[str]) -> list[dict[s
     described = []
     for case in cases:
         attn = get(case.variant, **case.params)
-        reasons = _no_device(case) or [*case.reasons_against(), *attn.reasons_against(case)]
+        reasons = no_device(case.device) or [*case.reasons_against(), *attn.reasons_against(case)]
         if case.compiled and not reasons:
             reasons = compiling.reasons_against(attn, case)
         # of a decode step it is declared how its state grows, and so its memory
@@ -211,8 +211,9 @@ def describe(state: State, cases: list[Case], plugins: list[str]) -> list[dict[s
     return described
 
 
-def _no_device(case: Case) -> list[str]:
-    if case.device.startswith("cuda") and not torch.cuda.is_available():
+def no_device(device: str) -> list[str]:
+    """Why nothing runs on a device here; [] where it can."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
         return ["there is no CUDA GPU on this machine, or torch was installed without CUDA"]
     return []
 
