@@ -14,6 +14,7 @@ from .output import echo_json, echo_table, json_option
 if TYPE_CHECKING:
     from ..results.claim_record import ClaimRecord
     from .progress import Watching
+    from .tasks.progress import Watching as TaskWatching
 
 INTERRUPTED = 130
 
@@ -22,7 +23,7 @@ INTERRUPTED = 130
 @click.argument("names", nargs=-1, metavar="[CLAIM…]")
 @click.option("--list", "listing", is_flag=True, help="Show the claims with their sources, and measure nothing.")
 @click.option("--claims", "files", multiple=True, metavar="FILE.py", help="A file of claims of your own; repeatable.")
-@click.option("--out", metavar="DIR", help="Folder of the records; runs/claims-<date and time> by default.")
+@click.option("--out", metavar="DIR", help="Folder of the records; runs/<date and time> by default.")
 @click.option("--resume", "going_on", is_flag=True, help="Go on with the claims in --out that have no record yet.")
 @click.option("--time-budget", metavar="TIME", help="Claims not begun by then, e.g. 5m, are skipped.")
 @click.option("--timeout", metavar="TIME", help="For a claim's own function, without its runs; 10m by default.")
@@ -51,6 +52,7 @@ def reproduce(
         _list(chosen, as_json)
         return
     from . import reproduce as reproducing
+    from .sweep import new_folder
 
     watcher = _Teller(as_json)
     try:
@@ -63,7 +65,7 @@ def reproduce(
         else:
             done = reproducing.reproduce(
                 names,
-                out or _new_folder(),
+                out or new_folder(),
                 files=files,
                 time_budget=_seconds("time-budget", time_budget),
                 timeout=_seconds("timeout", timeout) or reproducing.TIMEOUT_S,
@@ -135,6 +137,11 @@ class _Teller:
 
         return Terminal() if sys.stderr.isatty() else Quiet()
 
+    def training(self) -> TaskWatching:
+        from .tasks.progress import Quiet, Terminal
+
+        return Terminal() if sys.stderr.isatty() else Quiet()
+
 
 def _seconds(option: str, text: str | None) -> float | None:
     from .config import parse_seconds
@@ -148,12 +155,6 @@ def _seconds(option: str, text: str | None) -> float | None:
     if seconds <= 0:
         raise click.BadParameter("the time must be above 0", param_hint=f"--{option}")
     return seconds
-
-
-def _new_folder() -> str:
-    from datetime import datetime
-
-    return f"runs/claims-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def _command() -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel
 
 from .. import __version__
 from ..results.claim_record import UNTESTABLE, ClaimRecord, Quantity, claim_id
@@ -22,14 +23,24 @@ from ..results.claims import ClaimFolder
 from ..results.errors import ResultsError
 from ..results.record import Record, digest
 from ..results.run import Run
-from ..results.store import RUN, ResultsWarning, RunFolder
-from . import environment
+from ..results.store import RUN, Folder, ResultsWarning, RunFolder
+from ..results.task_record import TaskRecord
+from ..results.tasks import TaskFolder
+from . import environment, tasks
 from .claims import all_claims, choose
 from .claims.claim import Claim, Context, Untestable
 from .claims.verdict import overall
+from .config import from_dict
 from .errors import BenchError, ConfigError
+from .plan import ask, capture_default
 from .process import Died, OutOfMemory, Raised, TookTooLong, isolated
 from .progress import Quiet, Watching
+from .sweep import Interrupted as SweepInterrupted
+from .sweep import execute, letting_go, now
+from .sweep import resume as resume_sweep
+from .tasks.progress import Quiet as QuietTasks
+from .tasks.progress import Watching as TaskWatching
+from .tasks.run import Stopped
 
 RUNS, CAPTURE = "runs", "captured.safetensors"
 """Where below the folder the claims' runs and the packaged model's q, k and v are kept."""
@@ -56,6 +67,7 @@ class Watcher(Protocol):
     def claim(self, name: str, number: int, of: int) -> AbstractContextManager[Any]: ...
     def done(self, record: ClaimRecord) -> None: ...
     def sweeping(self) -> Watching: ...
+    def training(self) -> TaskWatching: ...
 
 
 class Silent:
@@ -69,6 +81,9 @@ class Silent:
 
     def sweeping(self) -> Watching:
         return Quiet()
+
+    def training(self) -> TaskWatching:
+        return QuietTasks()
 
 
 @dataclass(frozen=True)
@@ -119,7 +134,7 @@ def reproduce(
         command=command,
         config=asked,
         git_commit=environment.git_commit(),
-        started_at=_now(),
+        started_at=now(),
         cases=len(chosen),
         machine=environment.machine(),
     )
@@ -129,7 +144,7 @@ def reproduce(
 def resume(out: str | Path, *, watcher: Watcher | None = None) -> Reproduced:
     """Goes on with a folder of claims that was stopped: measures those that have no record yet."""
     folder, run = ClaimFolder.reopen(out)
-    try:
+    with letting_go(folder):
         known = all_claims([str(file) for file in _listed(run.config, "files")])
         missing = [name for name in _listed(run.config, "claims") if name not in known]
         if missing:
@@ -143,9 +158,6 @@ def resume(out: str | Path, *, watcher: Watcher | None = None) -> Reproduced:
         if machine.fingerprint != run.machine.fingerprint and records:
             notes.append("went on on a machine that is not like the one it began on")
         run = run.model_copy(update={"machine": machine, "notes": notes, "finished_at": None})
-    except BaseException:
-        folder.close()
-        raise
     return _go(folder, run, chosen, records, watcher or Silent())
 
 
@@ -174,7 +186,7 @@ def _go(
             folder.append([record])
             records.append(record)
             watcher.done(record)
-        folder.write_run(run.model_copy(update={"finished_at": _now()}))
+        folder.write_run(run.model_copy(update={"finished_at": now()}))
     except KeyboardInterrupt:
         raise Interrupted(folder.path, len(records), len(chosen)) from None
     finally:
@@ -190,7 +202,7 @@ class _Bench:
 
     def settle(self, claim: Claim, machine: str, *, begin: bool) -> ClaimRecord:
         """The record of a claim, whatever becomes of it."""
-        start, started_at = time.monotonic(), _now()
+        start, started_at = time.monotonic(), now()
         attempt = _Attempt()
         if begin:
             self._try(claim, attempt)
@@ -203,6 +215,7 @@ class _Bench:
             context = Context(
                 capture=str(self._captured()) if claim.captured else None,
                 records=tuple(self._swept(claim.sweep, attempt)) if claim.sweep else (),
+                trained=tuple(self._trained(claim.tasks, attempt)) if claim.tasks else (),
             )
             answer = isolated(carry_out, claim.name, self.files, context, timeout_s=self.timeout_s)
             attempt.status, attempt.quantities, reasons = answer
@@ -222,8 +235,6 @@ class _Bench:
 
     def _captured(self) -> Path:
         """The packaged model's q, k and v. Raises Untestable where it is not installed."""
-        from .plan import ask, capture_default
-
         target = self.home / CAPTURE
         if not target.exists():
             try:
@@ -233,24 +244,50 @@ class _Bench:
         return target
 
     def _swept(self, sweep: Mapping[str, Any], attempt: _Attempt) -> list[Record]:
-        """The records of a sweep: carried out now, gone on with where it was stopped, or an earlier claim's."""
-        from . import sweep as sweeps
-        from .config import from_dict
-
+        """The records of a sweep."""
         config = from_dict(sweep, {}, "the claim's sweep")
+        folder = RunFolder(self._place(config, attempt))
+        command, watching = f"attnbench reproduce: {folder.path}", self.watcher.sweeping()
+        self._run_once(
+            folder,
+            attempt,
+            lambda: execute(config, folder.path, command=command, watching=watching),
+            lambda: resume_sweep(folder.path, watching=watching),
+        )
+        return list(folder.records())
+
+    def _trained(self, document: Mapping[str, Any], attempt: _Attempt) -> list[TaskRecord]:
+        """The records of trained tasks."""
+        config = tasks.from_dict(document, where="the claim's tasks")
+        folder = TaskFolder(self._place(config, attempt))
+        command, watching = f"attnbench reproduce: {folder.path}", self.watcher.training()
+        self._run_once(
+            folder,
+            attempt,
+            lambda: tasks.run_tasks(config, folder.path, command=command, watching=watching),
+            lambda: tasks.resume_tasks(folder.path, watching=watching),
+        )
+        return list(folder.records())
+
+    def _place(self, config: BaseModel, attempt: _Attempt) -> Path:
+        """Where the run of a configuration is kept: the same place for the same configuration."""
         name = f"{RUNS}/{digest(config.model_dump(mode='json'))}"
         attempt.runs.append(name)
-        folder, watching = RunFolder(self.home / name), self.watcher.sweeping()
+        return self.home / name
+
+    def _run_once(
+        self, folder: Folder[Any], attempt: _Attempt, begin: Callable[[], object], go_on: Callable[[], object]
+    ) -> None:
+        """Carries a run out, goes on with it where it was stopped, or leaves it as an earlier claim has left it."""
         try:
             if not (folder.path / RUN).exists():
-                sweeps.execute(config, folder.path, command=f"attnbench reproduce: {name}", watching=watching)
+                begin()
             elif folder.run().finished_at is None:
-                sweeps.resume(folder.path, watching=watching)
+                go_on()
             else:
                 attempt.shared_s += folder.run().spent_s.get("total", 0.0)
-        except sweeps.Interrupted:
+        except (SweepInterrupted, Stopped):
             raise KeyboardInterrupt from None
-        return list(folder.records())
 
 
 def carry_out(
@@ -290,7 +327,3 @@ def _place(trace: str) -> str:
     """Where code raised: the last file and line of a traceback."""
     places = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
     return places[-1].replace("File ", "", 1) if places else "somewhere"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...results.record import Record
 from ...results.statistics import Interval, median_interval
+from ...results.task_record import TaskRecord
 from ..errors import BenchError
 
 
@@ -80,8 +81,8 @@ class Context:
     """File of q, k and v of the packaged model, for a claim that asked for it."""
     records: tuple[Record, ...] = ()
     """Of the claim's sweep."""
-    trained: tuple[Any, ...] = ()
-    """Task records of the claim's trainings."""
+    trained: tuple[TaskRecord, ...] = ()
+    """Of the claim's trainings."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Claim:
     """A configuration as `attnbench.run` takes it: the harness carries it out before `measure`, and `measure` reads
     its records. Claims with the same configuration share one run. All that is timed is timed so."""
     tasks: Mapping[str, Any] | None = field(default=None, hash=False)
-    """The same for trained tasks."""
+    """The same for trained tasks, as a file of `attnbench tasks run` has it."""
 
     def __post_init__(self) -> None:
         for name in ("name", "text", "source", "setting", "here"):
