@@ -15,6 +15,7 @@ from .cli_accuracy import dropin, fidelity, recall
 from .cli_compare import compare
 from .cli_plot import plot
 from .cli_recommend import recommend
+from .cli_reproduce import reproduce
 from .cli_table import table
 from .cli_tasks import tasks
 from .cli_variants import check, list_command, new, show
@@ -68,7 +69,8 @@ def main() -> None:
     """
 
 
-for command in (list_command, show, check, new, compare, recall, fidelity, dropin, tasks, plot, recommend, table):
+COMMANDS = (list_command, show, check, new, compare, recall, fidelity, dropin, tasks, reproduce, plot, recommend, table)
+for command in COMMANDS:
     main.add_command(command)
 
 
