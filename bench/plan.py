@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import distributions, inputs
+from .batch_spec import parse, tokens
 from .captured import CaptureInfo, read_info, reason_against
 from .case import Case
 from .config import Config, Sweep
@@ -117,11 +118,11 @@ def expand(
         for variant, params in resolved[spec]
         if spec != "all" or variant not in named  # named with parameters of its own: not once more with the defaults
     ]
-    for name, length in itertools.product(sweep.inputs, sweep.seq_lens):
+    for name, (requests, asked, length) in itertools.product(sweep.inputs, _lengths(sweep)):
         shape, reasons = shape_of(sweep, name, length, sources)
         grid = (sweep.devices, sweep.dtypes, sweep.threads, sweep.compiled, sweep.causal, sweep.modes)
         for device, dtype, threads, compiled, causal, mode in itertools.product(*grid):
-            queries = [1] if mode == "decode" else sweep.query_lens or [length]
+            queries = [1] if mode == "decode" else asked
             for n_q, (variant, params) in itertools.product(queries, variants):
                 case = Case(
                     variant=variant,
@@ -136,9 +137,18 @@ def expand(
                     compiled=compiled,
                     inputs=name,
                     seed=sweep.seed,
+                    requests=requests,
                     **shape,
                 )
                 yield case, reasons
+
+
+def _lengths(sweep: Sweep) -> list[tuple[str | None, list[int], int]]:
+    """A batch of unlike requests or None, the numbers of queries, and that of keys."""
+    if sweep.batch_specs is None:
+        return [(None, sweep.query_lens or [length], length) for length in sweep.seq_lens]
+    totals = {spec: tokens(parse(spec)) for spec in sweep.batch_specs}
+    return [(spec, [n_q], n_k) for spec, (n_q, n_k) in totals.items()]
 
 
 def shape_of(sweep: Sweep, name: str, length: int, sources: dict[str, Source]) -> tuple[dict[str, int], list[str]]:

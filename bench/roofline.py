@@ -36,12 +36,18 @@ def measure(state: dict[str, Any], device: str, dtype: str, threads: int) -> Cei
     return Ceilings(device=device, dtype=dtype, threads=threads, matmul_flops_per_s=rate, copy_bytes_per_s=bandwidth)
 
 
-def share(case: Case, flops_needed: int, time_s: float, ceilings: Ceilings) -> float:
-    """The least time that the ceilings allow for what the case needs, over the time it took.
+def share(flops_needed: int, bytes_needed: int, time_s: float, ceilings: Ceilings) -> float:
+    """The least time that the ceilings allow for what a case needs, over the time it took.
 
-    What it needs: the definition's operations, and one pass over inputs and outputs (over their gradients too, when
-    training). A decode step reads of its state one number for each multiply-add, which the query heads of a group
-    share. 1 is a perfect roofline; a variant that does more work than its definition needs falls below.
+    1 is a perfect roofline; a variant that does more work than its definition needs falls below.
+    """
+    return max(flops_needed / ceilings.matmul_flops_per_s, bytes_needed / ceilings.copy_bytes_per_s) / time_s
+
+
+def bytes_needed(case: Case, flops_needed: int) -> int:
+    """One pass over a case's inputs and outputs (over their gradients too, when training).
+
+    A decode step reads of its state one number for each multiply-add, which the query heads of a group share.
     """
     if case.mode == "decode":
         token = case.batch * case.head_dim * (2 * case.heads + 2 * case.kv_heads)
@@ -49,8 +55,7 @@ def share(case: Case, flops_needed: int, time_s: float, ceilings: Ceilings) -> f
     else:
         numbers = case.batch * case.head_dim * (2 * case.heads * case.n_q + 2 * case.kv_heads * case.n_k)
     passes = 2 if case.mode == "train" else 1
-    needed_bytes = passes * numbers * BYTES[case.dtype]
-    return max(flops_needed / ceilings.matmul_flops_per_s, needed_bytes / ceilings.copy_bytes_per_s) / time_s
+    return passes * numbers * BYTES[case.dtype]
 
 
 def _product(a: torch.Tensor) -> Callable[[], object]:

@@ -26,7 +26,7 @@ from .estimate import Series
 from .limits import memory_available
 from .plan import Plan, Planned
 from .process import Child, Died, OutOfMemory, Raised, TookTooLong, ready
-from .roofline import share
+from .roofline import bytes_needed, share
 
 RAN_OUT = ("oom", "timeout")
 HELD_SHARE = 0.5
@@ -346,7 +346,8 @@ class Scheduler:
             notes.append(
                 f"half of its samples took over twice the fastest, {min(turn.samples):.3g} s: the machine was busy"
             )
-        reached = share(case, turn.planned.fields["flops_needed"], time_s, self.ceilings(case))
+        flops, moved = (turn.planned.fields.get(name) for name in ("flops_needed", "bytes_needed"))
+        reached = share(flops, bytes_needed(case, flops) if moved is None else moved, time_s, self.ceilings(case))
         if reached <= 1:
             figures["ceiling_share"] = reached
         else:
