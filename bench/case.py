@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..results.batch_spec import parse
 from ..results.record import case_id, group_id
-from .batch_spec import parse
 
 MODES = ("forward", "train", "decode")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -43,8 +43,8 @@ class Case:
     seed: int
     compiled: bool = False
     requests: str | None = None
-    """A batch of unlike requests (see `batch_spec`), measured as one call. Then `batch` is 1, and `n_q` and `n_k` are
-    the new tokens and all tokens of the whole batch, as where sequences are packed."""
+    """A batch of unlike requests (see results/batch_spec.py), measured as one call. Then `batch` is 1, and `n_q` and
+    `n_k` are the new tokens and all tokens of the whole batch, as where sequences are packed."""
 
     def identity(self) -> dict[str, Any]:
         """The fields of a record that say which case it is."""

@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ..results.batch_spec import canonical
 from ..variants.errors import suggest
 from ..variants.registry import split_specs
-from .batch_spec import canonical
 from .case import DEVICES, DTYPES, MODES, SEEDS
 from .environment import cores
 from .errors import ConfigError
@@ -65,8 +65,8 @@ class Sweep(BaseModel):
     query_lens: Sizes | None = None
     """Queries, each length with every one of `seq_lens`; as many as keys where it is not given."""
     batch_specs: Names | None = None
-    """Batches of unlike requests, such as 2q2k_32q1s1k, in place of `seq_lens`: see batch_spec.py. Each is one case, a
-    causal forward pass over all of its requests."""
+    """Batches of unlike requests, such as 2q2k_32q1s1k, in place of `seq_lens`: see results/batch_spec.py. Each is one
+    case, a causal forward pass over all of its requests."""
     modes: Names = ["forward"]
     causal: Flags = [True]
     dtypes: Names = ["float32"]

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..results.batch_spec import parse
 from ..variants.api import Variant, make_extras
 from ..variants.varlen import Packing, pack, unpack
 from . import calls, error, inputs
-from .batch_spec import parse
 from .case import Case
 from .error import NotDueError
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..results.batch_spec import parse, tokens
 from . import distributions, inputs
-from .batch_spec import parse, tokens
 from .captured import CaptureInfo, read_info, reason_against
 from .case import Case
 from .config import Config, Sweep

@@ -27,12 +27,14 @@ class Sentence:
 def headline(settings: Sequence[Setting]) -> Setting | None:
     """The setting that the sentences are of: where an exact variant was timed at the greatest length.
 
-    Among equals the one with the greatest length of all, then forward before train before decode, then causal, then
-    drawn before captured input (which is there for fidelity), then the one with the most variants timed.
+    Never a batch of unlike requests, where there is another. Among equals the one with the greatest length of all, then
+    forward before train before decode, then causal, then drawn before captured input (which is there for fidelity),
+    then the one with the most variants timed.
     """
 
     def rank(setting: Setting) -> tuple[int, ...]:
         return (
+            not setting.mixed,
             setting.longest(lambda entry: entry.timed and entry.exact) or 0,
             setting.longest(lambda entry: entry.timed) or 0,
             -MODES.index(setting.of.mode),
@@ -71,7 +73,7 @@ def fastest_exact(setting: Setting) -> Sentence:
     record = first.record
     spread = seconds_interval(record.time_s_low, record.time_s_high)
     text = (
-        f"{capital(setting.phrase)}: at {count(length)} tokens{_reach(setting, length)} the fastest exact variant is "
+        f"{capital(setting.phrase)}: {setting.where(length)}{_reach(setting, length)} the fastest exact variant is "
         f"{first.label}, {seconds(record.time_s)} a call (95 % interval {spread})"
     )
     rest = [entry for entry in ranked if entry is not first]
@@ -98,7 +100,7 @@ def beyond_exact(setting: Setting, settings: Sequence[Setting]) -> Sentence:
         if timed:
             best = timed[0]
             return Sentence(
-                f"Beyond exact attention, {best.label} is the fastest at {count(best.length)} tokens, "
+                f"Beyond exact attention, {best.label} is the fastest {setting.where(best.length)}, "
                 f"{seconds(best.record.time_s)} a call, but no exact variant was timed beside it.",
                 (best,),
             )
@@ -107,7 +109,7 @@ def beyond_exact(setting: Setting, settings: Sequence[Setting]) -> Sentence:
     ranked = [entry for entry in setting.compared(length) if not entry.exact]
     best = ranked[0]
     text, evidence = _pays(best, setting, length, settings)
-    text = f"Beyond exact attention, in the same setting, the fastest at {count(length)} tokens is {text}"
+    text = f"Beyond exact attention, in the same setting, the fastest {setting.where(length)} is {text}"
     stand_in = next((entry for entry in ranked if entry.record.kind == "approximate"), None)
     if best.record.kind != "approximate" and stand_in is not None:
         more, more_evidence = _pays(stand_in, setting, length, settings)
@@ -126,7 +128,7 @@ def least_memory(setting: Setting) -> Sentence:
     reference = next((entry for entry in weighed if entry.record.variant == REFERENCE), None)
     least = weighed[0]
     evidence = [least]
-    text = f"Memory that one call takes above its inputs, at {count(length)} tokens: "
+    text = f"Memory that one call takes above its inputs, {setting.where(length)}: "
     if exact:
         text += f"the exact variant with the smallest peak is {exact[0].label}, {_weight(exact[0], reference)}; "
         evidence = [exact[0], least]
@@ -171,7 +173,9 @@ def _pays(entry: Entry, setting: Setting, length: int, settings: Sequence[Settin
     compared = {other.length for other in setting.entries if other in setting.compared(other.length)}
     own = sorted({other.length for other in setting.entries if other.label == entry.label and other.timed})
     start = faster_from(entry, setting)
-    if len(compared) == 1 or len(own) == 1:
+    if setting.mixed:
+        pass  # one batch says nothing of other sizes
+    elif len(compared) == 1 or len(own) == 1:
         text += ", timed at this length only, so where it starts to pay is not known"
     elif start == own[0]:
         text += f", clearly faster at every length timed, {lengths(own)}"
@@ -207,7 +211,7 @@ def _cost(entry: Entry, length: int, settings: Sequence[Setting]) -> tuple[str, 
     record = best.record
     shape = f"{count(best.length)} tokens, {record.heads} heads of {record.head_dim}"
     where = f"on captured input ({causality(record)}, {shape})"
-    shorter = best.length < length
+    shorter = best.length < length and entry.record.requests is None
     if (error := record.fidelity_error or 0.0) < SAME_AS_SOFTMAX:
         return f"{where} it gives what softmax attention gives{', too short to tell' if shorter else ''}", [best]
     null = record.fidelity_error_uniform
@@ -232,6 +236,8 @@ def _against(entry: Entry, base: str) -> str:
 
 
 def _reach(setting: Setting, length: int) -> str:
+    if setting.mixed:
+        return ""
     if setting.lengths == [length]:
         return ", the only length measured,"
     return ", the longest measured," if length == max(setting.timed_lengths) else ""

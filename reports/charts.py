@@ -80,6 +80,7 @@ def error_chart(setting: Setting) -> Chart | None:
 def _extremes(panel: Panel) -> str:
     """For readers who do not see the chart."""
     last = panel.lengths[-1]
+    where = panel.setting.where(last)
     ends = sorted((point.value, line.label) for line in panel.lines for point in line.points if point.length == last)
     (low, least), (high, most) = ends[0], ends[-1]
-    return f"at {count(last)} tokens from {least} ({digits(low)}) to {most} ({digits(high)})"
+    return f"{where} from {least} ({digits(low)}) to {most} ({digits(high)})"

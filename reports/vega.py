@@ -156,7 +156,7 @@ def rows(panel: Panel, axis: str, base: int) -> dict[str, Any]:
     ]
     scale, ticks = (
         encode.log((low, high)),
-        encode.axis(f"{axis} at {count(panel.lengths[0])} tokens", log_ticks(low, high, base)),
+        encode.axis(f"{axis} {panel.setting.where(panel.lengths[0])}", log_ticks(low, high, base)),
     )
     y = encode.names([line.label for line in lines])
     data = encode.data(data_rows)

@@ -11,7 +11,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+
+from .batch_spec import canonical
 
 SCHEMA_VERSION = 1
 
@@ -191,6 +193,11 @@ class Record(BaseModel):
     """UTC, ISO 8601."""
     wall_s: float | None = None
     """All time spent on the case: check, warm-up, samples, memory."""
+
+    @field_validator("requests")
+    @classmethod
+    def _a_batch(cls, value: str | None) -> str | None:
+        return None if value is None else canonical(value)
 
 
 def digest(values: Mapping[str, Any]) -> str:

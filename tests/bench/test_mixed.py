@@ -157,3 +157,28 @@ def test_the_operations_of_a_batch_are_those_of_its_parts() -> None:
     # naive does whole squares where causality needs triangles
     assert flops.count(batch) == 4 * 16 * 2 * (3 * 20 + 2 * 9 * 9)
     assert sum(flops.needed(naive, part) for part in way.cases) == 4 * 16 * 2 * (3 * 20 + 2 * 45)
+
+
+REFUSED = [
+    (("--batch-spec", "8q1s"), "is not <count>q<tokens>"),
+    (("--batch-spec", "q64", "--seq-lens", "64"), "leave out seq_lens"),
+    (("--batch-spec", "q64", "--preset", "quick"), "leave out seq_lens"),
+    (("--batch-spec", "q64", "--modes", "decode"), "has its decode steps in itself"),
+    (("--batch-spec", "q64", "--modes", "forward,train"), "is measured forward"),
+    (("--batch-spec", "q64", "--no-causal"), "attend causally"),
+    (("--batch-spec", "q64", "--batch", "2"), "says how many requests"),
+    (("--batch-spec", "q64", "--query-lens", "2"), "says how many queries"),
+    (("--batch-spec", "q64", "--compiled"), "several shapes"),
+    (("--batch-spec", "q64", "--inputs", "captured"), "captured input has one"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), REFUSED, ids=[" ".join(options) for options, _ in REFUSED])
+def test_what_has_no_meaning_beside_a_batch_is_one_sentence(
+    cli: Callable[..., Answer], tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    answer = cli("run", "--variants", "naive", *options, "--out", tmp_path / "run")
+    assert answer.code == 2
+    assert words in answer.err
+    assert "Traceback" not in answer.err
+    assert not (tmp_path / "run").exists()

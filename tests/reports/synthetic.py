@@ -52,6 +52,7 @@ def identity(variant: str, length: int, **fields: Any) -> Fields:
         "threads": 2,
         "compiled": False,
         "seed": 0,
+        "requests": None,
         **GAUSSIAN,
         **fields,
     }

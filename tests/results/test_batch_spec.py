@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
-from attnbench.bench.batch_spec import Requests, canonical, parse, tokens
 from attnbench.bench.case import Case
-from attnbench.bench.errors import ConfigError
+from attnbench.results.batch_spec import Requests, canonical, parse, tokens, words
+from attnbench.results.errors import ResultsError
 from attnbench.results.record import case_id, group_id
-
-from .conftest import Answer
 
 
 @pytest.mark.parametrize(
@@ -36,12 +31,12 @@ def test_the_grammar(spec: str, requests: list[tuple[int, int, int]]) -> None:
     ["", "2q", "q", "8s1k", "q1k_", "_q1k", "q1k__q1k", "q-1", "q1.5k", "q1m", "Q1k", "q1ks", "q1k s2k", "q1K", "٢q1k"],
 )
 def test_what_is_no_batch_is_refused_by_an_example(spec: str) -> None:
-    with pytest.raises(ConfigError, match=r"write 2q2k_32q1s1k for two prompts"):
+    with pytest.raises(ResultsError, match=r"write 2q2k_32q1s1k for two prompts"):
         parse(spec)
 
 
 @pytest.mark.parametrize(
-    ("spec", "words"),
+    ("spec", "said"),
     [
         ("q0", "has a zero"),
         ("0q1k", "has a zero"),
@@ -50,8 +45,8 @@ def test_what_is_no_batch_is_refused_by_an_example(spec: str) -> None:
         ("q9" + "9" * 5000, "is not <count>q<tokens>"),
     ],
 )
-def test_batches_that_cannot_be(spec: str, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+def test_batches_that_cannot_be(spec: str, said: str) -> None:
+    with pytest.raises(ResultsError, match=said):
         parse(spec)
 
 
@@ -59,6 +54,8 @@ def test_one_batch_has_one_way_to_write_it() -> None:
     assert canonical("q2048_1q2k_q1s1024_31q1s1k") == "2q2k_32q1s1k"
     assert canonical("q1k_q1s1000") == "q1k_q1s1000"
     assert tokens(parse("2q2k_32q1s1k")) == (2 * 2048 + 32, 2 * 2048 + 32 * 1024)
+    assert words("q1k") == "1 prefill of 1k"
+    assert words("2q2k_q4s1000_32q1s1k") == "2 prefills of 2k, 1 extension by 4 to 1000 and 32 decode steps at 1k"
     assert Requests(1, 2048, 2048).words == "1 prefill of 2k"
     assert Requests(32, 1, 1024).words == "32 decode steps at 1k"
     assert Requests(4, 16, 1024).words == "4 extensions by 16 to 1k"
@@ -95,28 +92,3 @@ def test_a_batch_is_uniform_parts_with_inputs_of_their_own() -> None:
     ]
     assert [p.seed for p in parts] == [2**63 - 1, 0, 1, 2, 3]
     assert {p.requests for p in parts} == {None}
-
-
-REFUSED = [
-    (("--batch-spec", "8q1s"), "is not <count>q<tokens>"),
-    (("--batch-spec", "q64", "--seq-lens", "64"), "leave out seq_lens"),
-    (("--batch-spec", "q64", "--preset", "quick"), "leave out seq_lens"),
-    (("--batch-spec", "q64", "--modes", "decode"), "has its decode steps in itself"),
-    (("--batch-spec", "q64", "--modes", "forward,train"), "is measured forward"),
-    (("--batch-spec", "q64", "--no-causal"), "attend causally"),
-    (("--batch-spec", "q64", "--batch", "2"), "says how many requests"),
-    (("--batch-spec", "q64", "--query-lens", "2"), "says how many queries"),
-    (("--batch-spec", "q64", "--compiled"), "several shapes"),
-    (("--batch-spec", "q64", "--inputs", "captured"), "captured input has one"),
-]
-
-
-@pytest.mark.parametrize(("options", "words"), REFUSED, ids=[" ".join(options) for options, _ in REFUSED])
-def test_what_has_no_meaning_beside_a_batch_is_one_sentence(
-    cli: Callable[..., Answer], tmp_path: Path, options: tuple[str, ...], words: str
-) -> None:
-    answer = cli("run", "--variants", "naive", *options, "--out", tmp_path / "run")
-    assert answer.code == 2
-    assert words in answer.err
-    assert "Traceback" not in answer.err
-    assert not (tmp_path / "run").exists()

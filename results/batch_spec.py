@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .errors import ConfigError
+from .errors import ResultsError
 
 K = 1024
 PART = re.compile(r"(?P<count>\d+)?q(?P<q>\d+)(?P<qk>k?)(?:s(?P<s>\d+)(?P<sk>k?))?", re.ASCII)
@@ -56,12 +56,12 @@ class Requests:
 
 
 def parse(spec: str) -> tuple[Requests, ...]:
-    """The requests of a batch, those of like lengths together, in the order written. Raises ConfigError."""
+    """The requests of a batch, those of like lengths together, in the order written. Raises ResultsError."""
     found: dict[tuple[int, int], int] = {}
     for part in spec.strip().split("_"):
         match = PART.fullmatch(part)
         if match is None or max(map(len, re.findall(r"\d+", part))) > DIGITS:
-            raise ConfigError(
+            raise ResultsError(
                 f"batch spec {spec!r}: {part!r} is not <count>q<tokens>s<length>; write 2q2k_32q1s1k for two prompts "
                 "of 2,048 tokens and 32 decode steps at 1,024"
             )
@@ -69,24 +69,30 @@ def parse(spec: str) -> tuple[Requests, ...]:
         n_q = int(match["q"]) * (K if match["qk"] else 1)
         n_k = int(match["s"]) * (K if match["sk"] else 1) if match["s"] else n_q
         if 0 in (count, n_q, n_k):
-            raise ConfigError(f"batch spec {spec!r}: {part!r} has a zero; leave out what is not there")
+            raise ResultsError(f"batch spec {spec!r}: {part!r} has a zero; leave out what is not there")
         if n_q > n_k:
-            raise ConfigError(
+            raise ResultsError(
                 f"batch spec {spec!r}: {part!r} has {n_q} new tokens in a sequence of {n_k}; s is the whole length, "
                 "its new tokens included"
             )
         found[n_q, n_k] = found.get((n_q, n_k), 0) + count
     requests = tuple(Requests(count, n_q, n_k) for (n_q, n_k), count in found.items())
     if tokens(requests)[1] >= MOST:
-        raise ConfigError(
+        raise ResultsError(
             f"batch spec {spec!r} has {tokens(requests)[1]:,} tokens; fewer than {MOST:,} can be measured"
         )
     return requests
 
 
 def canonical(spec: str) -> str:
-    """The one way to write a batch: `q2048_q2k` and `2q2k` are the same case. Raises ConfigError."""
+    """The one way to write a batch: `q2048_q2k` and `2q2k` are the same case. Raises ResultsError."""
     return "_".join(requests.spec for requests in parse(spec))
+
+
+def words(spec: str) -> str:
+    """E.g. `2 prefills of 2k and 32 decode steps at 1k`. Raises ResultsError."""
+    *before, last = [requests.words for requests in parse(spec)]
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 def tokens(requests: tuple[Requests, ...]) -> tuple[int, int]:
