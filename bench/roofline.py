@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..results.run import Ceilings
+from . import gpu
 from .case import Case
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def measure(state: dict[str, Any], device: str, dtype: str, threads: int) -> Cei
 
     if device == "cpu":
         torch.set_num_threads(threads)
+    gpu.use(device)
     rate = 0.0
     for size in MATMUL_SIZES:
         a = torch.randn(size, size).to(device, getattr(torch, dtype))

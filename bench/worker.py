@@ -18,7 +18,7 @@ from ..variants import registry
 from ..variants.api import State as DecodeState
 from ..variants.api import Variant, get, make_extras
 from ..variants.registry import load_plugin
-from . import calls, compiling, error, fidelity, fidelity_nulls, flops, inputs, memory, mixed, roofline
+from . import calls, compiling, error, fidelity, fidelity_nulls, flops, gpu, inputs, memory, mixed, roofline
 from .case import Case
 from .timing import Stopwatch
 
@@ -28,8 +28,8 @@ State = dict[str, Any]
 def set_up(state: State, case: Case, plugins: list[str], capture: str | None, keep: bool) -> dict[str, Any]:
     """Draws the inputs, checks the variant against its definition and, where it is correct, warms it up.
 
-    `keep`: memory that calls free stays with this process. Returns record fields, `correct`, `problem`, and
-    `held_bytes`, the resident memory that the process keeps from now on.
+    `keep`: memory that calls free stays with this process. Returns record fields, `correct`, `problem`, `held_bytes`,
+    the memory that the process keeps from now on, and on a GPU `free_bytes`, what is left of that one's.
     """
     before = memory.resident()
     for plugin in plugins:
@@ -38,10 +38,14 @@ def set_up(state: State, case: Case, plugins: list[str], capture: str | None, ke
         torch.set_num_threads(case.threads)
         if keep:
             memory.keep_heap()
+    gpu.use(case.device)
     torch.manual_seed(case.seed)
     attn = get(case.variant, **case.params)
     with compiling.from_scratch() if case.compiled else contextlib.nullcontext():
         answer = _prepare_batch(state, attn, case) if case.requests else _prepare(state, attn, case, capture)
+    if gpu.is_gpu(case.device):
+        held, free = gpu.memory(case.device)
+        return {**answer, "held_bytes": held, "free_bytes": free}
     return {**answer, "held_bytes": max(0, memory.resident() - before) if answer["correct"] else 0}
 
 
@@ -119,6 +123,8 @@ def _warm_up(
 def rest(state: State) -> None:
     """Gives back what is kept but not used: the next call pays for it."""
     memory.trim_heap()
+    if gpu.is_gpu(state["case"].device):
+        gpu.memory(state["case"].device)
 
 
 def sample(state: State) -> float:
