@@ -7,11 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..results.batch_spec import parse
 from ..results.record import case_id, group_id
 
 MODES = ("forward", "train", "decode")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda")
+LEAST_PAST = 3
+"""Tokens that a decode step ends: a prompt of one, a first step that finds its memory, and the one that is timed."""
+SEEDS = 1 << 63
+"""Seeds are below this."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,9 @@ class Case:
     inputs: str
     seed: int
     compiled: bool = False
+    requests: str | None = None
+    """A batch of unlike requests (see results/batch_spec.py), measured as one call. Then `batch` is 1, and `n_q` and
+    `n_k` are the new tokens and all tokens of the whole batch, as where sequences are packed."""
 
     def identity(self) -> dict[str, Any]:
         """The fields of a record that say which case it is."""
@@ -58,6 +66,8 @@ class Case:
     def setting(self) -> str:
         """What the cases of a group share, in words."""
         kind = "causal" if self.causal else "non-causal"
+        if self.requests:
+            return f"{self.mode} {kind} {self.dtype} {self.device} {self.inputs}, batch {self.requests}"
         if self.mode == "decode":
             return f"{self.mode} {kind} {self.dtype} {self.device} {self.inputs}, the last of {self.n_k} tokens"
         length = f"N {self.n_k}" if self.n_q == self.n_k else f"{self.n_q} queries, {self.n_k} keys"
@@ -73,9 +83,25 @@ class Case:
         """Why no variant can be measured so; [] where it depends on the variant."""
         if self.mode == "decode" and not self.causal:
             return ["decoding is causal: a new token sees those before it, and there are none after it"]
-        if self.mode == "decode" and self.n_k < 3:
-            return ["a decode step is measured after a prompt and a first step: the least length is 3"]
+        if self.mode == "decode" and self.n_k < LEAST_PAST:
+            return [f"a decode step is measured after a prompt and a first step: the least length is {LEAST_PAST}"]
         return []
+
+    def parts(self) -> list[Case]:
+        """A batch of unlike requests as uniform cases, one for those of like lengths: forward passes, and decode steps
+        where a request has one new token after others. Each has a seed of its own."""
+        return [
+            dataclasses.replace(
+                self,
+                requests=None,
+                mode="decode" if part.n_q == 1 and part.n_k >= LEAST_PAST else "forward",
+                batch=part.count,
+                n_q=part.n_q,
+                n_k=part.n_k,
+                seed=(self.seed + number) % SEEDS,
+            )
+            for number, part in enumerate(parse(self.requests or ""))
+        ]
 
 
 def groups(cases: Iterable[Case]) -> list[list[Case]]:

@@ -83,6 +83,12 @@ for command in COMMANDS:
 @click.option("--variants", metavar="A,B(x=1)", help="Names with parameters, or all.")
 @click.option("--seq-lens", metavar="N,…", help="Sequence lengths.")
 @click.option("--query-lens", metavar="N,…", help="Queries; as many as keys by default.")
+@click.option(
+    "--batch-spec",
+    "batch_specs",
+    metavar="SPEC,…",
+    help="Mixed batches in place of --seq-lens: 2q2k_32q1s1k is 2 prompts of 2k and 32 decode steps at 1k.",
+)
 @click.option("--modes", metavar="M,…", help="forward, train (forward and backward), decode (one token).")
 @click.option("--compiled/--eager", default=None, help="Measure what torch.compile makes of each variant.")
 @click.option("--causal/--no-causal", default=None, help="Only causal, or only non-causal, attention.")
@@ -169,7 +175,7 @@ def _echo_shapes(as_json: bool) -> None:
 GRID_OPTIONS = frozenset(
     (
         *("variants", "seq_lens", "modes", "causal", "dtypes", "devices", "threads", "inputs"),
-        *("query_lens", "compiled", "shape", "batch", "heads", "kv_heads", "head_dim", "seed"),
+        *("query_lens", "batch_specs", "compiled", "shape", "batch", "heads", "kv_heads", "head_dim", "seed"),
     )
 )
 """Options that describe a sweep: with any of them, and neither file nor preset, they are the whole of it."""
@@ -216,7 +222,9 @@ def _conclude(done: Done, named: set[str], with_report: bool, as_json: bool) -> 
             click.echo(f"warning: {note}", err=True)
         for record in wrong:
             click.echo(
-                f"incorrect: {record.variant} at length {record.n_k}, {record.mode}: {record.reasons[0]}", err=True
+                f"incorrect: {record.variant} at {record.requests or f'length {record.n_k}'}, {record.mode}: "
+                f"{record.reasons[0]}",
+                err=True,
             )
         told_counts = ", ".join(f"{count} {status}" for status, count in counts.most_common())
         click.echo(f"{len(done.records)} cases: {told_counts}. Results: {done.folder}")

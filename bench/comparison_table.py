@@ -10,7 +10,7 @@ from ..results.compare import Comparison
 from ..results.record import GROUP, Record
 
 HEADER = ("change", "variant", "tokens", "setting", "figure", "BASE", "HEAD", "HEAD / BASE", "p")
-LENGTHS = ("n_q", "n_k")
+LENGTHS = ("n_q", "n_k", "requests")
 MEASURES = {
     "status": "status",
     "error": "error",
@@ -51,7 +51,7 @@ def setting(found: Comparison) -> str:
     """What all cases share, as the end of a sentence."""
     cases = _cases(found)
     fields = [name for name in GROUP if name not in LENGTHS and name not in _varying(cases)]
-    return ": all " + ", ".join(_value(name, getattr(cases[0], name)) for name in fields) if fields else ""
+    return f": all {_setting(cases[0], fields)}" if fields else ""
 
 
 def _cases(found: Comparison) -> list[Record]:
@@ -83,6 +83,8 @@ def _labels(cases: Iterable[Record]) -> Any:
 
 
 def _tokens(record: Record) -> str:
+    if record.requests:
+        return f"{record.n_q:,} of {record.requests}"
     return f"{record.n_k:,}" if record.n_q == record.n_k else f"{record.n_q:,} × {record.n_k:,}"
 
 

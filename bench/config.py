@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ..results.batch_spec import canonical
 from ..variants.errors import suggest
 from ..variants.registry import split_specs
-from .case import DEVICES, DTYPES, MODES
+from .case import DEVICES, DTYPES, MODES, SEEDS
 from .environment import cores
 from .errors import ConfigError
 from .inputs import check_name
@@ -66,6 +67,9 @@ class Sweep(BaseModel):
     budgets: Sizes | None = None
     """Keys (or landmarks, or features) a query: a variant that is named without parameters and declares a budget comes
     once for each, with parameters chosen for it; one that declares none comes as it is."""
+    batch_specs: Names | None = None
+    """Batches of unlike requests, such as 2q2k_32q1s1k, in place of `seq_lens`: see results/batch_spec.py. Each is one
+    case, a causal forward pass over all of its requests."""
     modes: Names = ["forward"]
     causal: Flags = [True]
     dtypes: Names = ["float32"]
@@ -83,7 +87,7 @@ class Sweep(BaseModel):
     kv_heads: Size | None = None
     """Key/value heads; as many as query heads where it is not given."""
     head_dim: Size = 64
-    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    seed: Annotated[int, Field(ge=0, lt=SEEDS, strict=True)] = 0
 
     @field_validator("modes", "dtypes", "devices")
     @classmethod
@@ -94,6 +98,11 @@ class Sweep(BaseModel):
             if name not in known:
                 raise ValueError(f"unknown {info.field_name.removesuffix('s')} {value!r}; {suggest(value, known)}")
         return values
+
+    @field_validator("batch_specs")
+    @classmethod
+    def _batches(cls, values: list[str] | None) -> list[str] | None:
+        return None if values is None else list(dict.fromkeys(canonical(value) for value in values))
 
     @field_validator("inputs")
     @classmethod
@@ -119,6 +128,27 @@ class Sweep(BaseModel):
     def _divides(self) -> Sweep:
         if self.kv_heads is not None and self.heads % self.kv_heads:
             raise ValueError(f"kv_heads must divide heads, but {self.kv_heads} does not divide {self.heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _batch_fits(self) -> Sweep:
+        """What a batch spec says itself, or has no say in, cannot be asked for beside it."""
+        if self.batch_specs is None:
+            return self
+        if self.modes != ["forward"]:
+            raise ValueError(
+                "a batch spec is measured forward, and has its decode steps in itself (q1s1k): leave out modes"
+            )
+        if self.causal != [True]:
+            raise ValueError("the requests of a batch spec attend causally: leave out causal = false")
+        if self.batch != 1:
+            raise ValueError("a batch spec says how many requests there are (8q1s1k): leave out batch")
+        if self.query_lens is not None:
+            raise ValueError("a batch spec says how many queries each request has (q16s1k): leave out query_lens")
+        if self.compiled != [False]:
+            raise ValueError("a batch spec has several shapes, and torch.compile compiles for one: leave out compiled")
+        if "captured" in {name.partition(":")[0] for name in self.inputs}:
+            raise ValueError("a batch spec has sequences of several lengths, and captured input has one: draw inputs")
         return self
 
 
@@ -192,6 +222,12 @@ def from_dict(document: Mapping[str, Any], options: Mapping[str, Any], where: st
     shared = {key: value for key, value in document.items() if key in SWEEP_KEYS}
     asked = {key: value for key, value in options.items() if key in SWEEP_KEYS}
     run = {key: value for source in (document, options) for key, value in source.items() if key in RUN_KEYS}
+    for table in tables:
+        both = {"batch_specs", "seq_lens"} & {*shared, *table, *asked}
+        if len(both) == 2:
+            raise ConfigError(
+                f"{where}: batch_specs have lengths of their own; leave out seq_lens, or give each its own [[sweep]]"
+            )
     return validated({**run, "sweep": [{**shared, **table, **asked} for table in tables]}, where)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -169,6 +169,12 @@ def check(
         problem = f"gave values of {worst} that are not finite"
         return Check(size, allowed, worst, len(rows), first_call_s[0], problem), got["out"]
     return Check(size, allowed, worst, len(rows), first_call_s[0]), got["out"]
+
+
+def worst(checks: Sequence[Check]) -> Check:
+    """The one verdict of several parts: the one that is wrong or nearest to it, over the rows of all."""
+    found = max(checks, key=lambda check: (check.problem is not None, _excess(check.error, check.allowed)))
+    return replace(found, rows=sum(check.rows for check in checks))
 
 
 class NotDueError(Exception):

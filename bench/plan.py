@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..results.batch_spec import parse, tokens
 from . import distributions, inputs
 from .captured import CaptureInfo, read_info, reason_against
 from .case import Case
@@ -174,11 +175,11 @@ def expand(sweep: Sweep, resolved: Resolved, sources: dict[str, Source], sizes: 
         for variant, params in resolved[spec]
         if spec != "all" or variant not in named  # named with parameters of its own: not once more with the defaults
     ]
-    for name, length in itertools.product(sweep.inputs, sweep.seq_lens):
+    for name, (requests, asked, length) in itertools.product(sweep.inputs, _lengths(sweep)):
         shape, reasons = shape_of(sweep, name, length, sources)
         grid = (sweep.devices, sweep.dtypes, sweep.threads, sweep.compiled, sweep.causal, sweep.modes)
         for device, dtype, threads, compiled, causal, mode in itertools.product(*grid):
-            queries = [1] if mode == "decode" else sweep.query_lens or [length]
+            queries = [1] if mode == "decode" else asked
             chosen = [
                 (variant, sized, fields)
                 for spec, variant, params in variants
@@ -198,9 +199,18 @@ def expand(sweep: Sweep, resolved: Resolved, sources: dict[str, Source], sizes: 
                     compiled=compiled,
                     inputs=name,
                     seed=sweep.seed,
+                    requests=requests,
                     **shape,
                 )
                 yield Laid(case, reasons, fields)
+
+
+def _lengths(sweep: Sweep) -> list[tuple[str | None, list[int], int]]:
+    """A batch of unlike requests or None, the numbers of queries, and that of keys."""
+    if sweep.batch_specs is None:
+        return [(None, sweep.query_lens or [length], length) for length in sweep.seq_lens]
+    totals = {spec: tokens(parse(spec)) for spec in sweep.batch_specs}
+    return [(spec, [n_q], n_k) for spec, (n_q, n_k) in totals.items()]
 
 
 def shape_of(sweep: Sweep, name: str, length: int, sources: dict[str, Source]) -> tuple[dict[str, int], list[str]]:

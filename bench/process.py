@@ -26,6 +26,8 @@ from .limits import kernel_kills, limit_memory
 
 PRELOAD = "attnbench.bench.preload"
 TAIL_CHARS = 600
+SAID_CHARS = 2000
+"""Of what an exception says, so much is kept."""
 PIPE_BYTES = 1 << 16
 GRACE_S = 10.0
 """A keeper ends at once, unless what it keeps waits for a device."""
@@ -263,5 +265,7 @@ def _as_answer(error: BaseException) -> tuple[str, Any]:
     from .errors import BenchError
 
     refusal = isinstance(error, (VariantError, BenchError))
+    if len(text) > SAID_CHARS:  # a compiler's whole output
+        text = f"{text[:SAID_CHARS]} …"
     trace = "".join(traceback.format_exception(error))
     return "raised", (type(error).__name__, text, trace[-4000:], refusal)

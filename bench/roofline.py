@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..results.run import Ceilings
-from ..results.work import moved_bytes
-from .case import Case
+from . import gpu
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +25,7 @@ def measure(state: dict[str, Any], device: str, dtype: str, threads: int) -> Cei
 
     if device == "cpu":
         torch.set_num_threads(threads)
+    gpu.use(device)
     rate = 0.0
     for size in MATMUL_SIZES:
         a = torch.randn(size, size).to(device, getattr(torch, dtype))
@@ -36,14 +36,12 @@ def measure(state: dict[str, Any], device: str, dtype: str, threads: int) -> Cei
     return Ceilings(device=device, dtype=dtype, threads=threads, matmul_flops_per_s=rate, copy_bytes_per_s=bandwidth)
 
 
-def share(case: Case, flops_needed: int, time_s: float, ceilings: Ceilings) -> float:
-    """The least time that the ceilings allow for what the case needs, over the time it took.
+def share(flops_needed: int, bytes_needed: int, time_s: float, ceilings: Ceilings) -> float:
+    """The least time that the ceilings allow for what a case needs, over the time it took.
 
-    What it needs: the definition's operations, and `moved_bytes`. 1 is a perfect roofline; a variant that does more
-    work than its definition needs falls below.
+    1 is a perfect roofline; a variant that does more work than its definition needs falls below.
     """
-    least = max(flops_needed / ceilings.matmul_flops_per_s, moved_bytes(case, flops_needed) / ceilings.copy_bytes_per_s)
-    return least / time_s
+    return max(flops_needed / ceilings.matmul_flops_per_s, bytes_needed / ceilings.copy_bytes_per_s) / time_s
 
 
 def _product(a: torch.Tensor) -> Callable[[], object]:

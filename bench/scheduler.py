@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from ..results.record import Record
 from ..results.run import Ceilings
 from ..results.statistics import Interval, median_interval, paired_ratio
+from ..results.work import moved_bytes
 from . import worker
 from .case import Case, groups
 from .config import Config
@@ -60,7 +61,9 @@ class Turn:
     interval: Interval | None = None
     stopped_by: str | None = None
     held_bytes: int = 0
-    """Resident memory that its process keeps while it waits."""
+    """Memory that its process keeps while it waits: resident, or of the GPU."""
+    free_bytes: int | None = None
+    """What was left of the GPU's memory once it was ready."""
     part: int = 1
     """In which part of its group it takes turns."""
     recorded: bool = False
@@ -172,6 +175,8 @@ class Scheduler:
                 return waiting[index:]
             if turn is not None:
                 turns.append(turn)
+                if turn.free_bytes is not None:  # of the GPU, which is where its memory is held
+                    free = turn.free_bytes + held + turn.held_bytes
         return []
 
     def _set_up(self, planned: Planned, part: int, may_wait: bool) -> Turn | None:
@@ -198,7 +203,7 @@ class Scheduler:
         if answer is None:
             return None
         turn.fields = answer["fields"]
-        turn.held_bytes = answer["held_bytes"]
+        turn.held_bytes, turn.free_bytes = answer["held_bytes"], answer.get("free_bytes")
         if not answer["correct"]:
             turn.child.close()
             why = answer["problem"] or (
@@ -346,7 +351,8 @@ class Scheduler:
             notes.append(
                 f"half of its samples took over twice the fastest, {min(turn.samples):.3g} s: the machine was busy"
             )
-        reached = share(case, turn.planned.fields["flops_needed"], time_s, self.ceilings(case))
+        flops, moved = (turn.planned.fields.get(name) for name in ("flops_needed", "bytes_needed"))
+        reached = share(flops, moved_bytes(case, flops) if moved is None else moved, time_s, self.ceilings(case))
         if reached <= 1:
             figures["ceiling_share"] = reached
         else:

@@ -21,7 +21,7 @@ from ..results.errors import ResultsError
 from ..results.record import Record
 from ..results.run import Ceilings, Run
 from ..results.store import Folder, ResultsWarning, RunFolder
-from . import environment, roofline
+from . import environment, gpu, roofline
 from .cards import cards_of
 from .case import Case
 from .config import Config, build, from_dict, validated
@@ -150,8 +150,9 @@ def _measure(
         spent["total"] = run.spent_s.get("total", 0.0) + time.monotonic() - began
         return run.model_copy(update={"spent_s": {what: round(s, 3) for what, s in spent.items()}, "finished_at": end})
 
-    with watching.measuring(plan, len(records)) as watcher, room():
+    with watching.measuring(plan, len(records)) as watcher, room(), contextlib.ExitStack() as held:
         try:
+            held.enter_context(_alone(plan, folder.path))
             start = time.monotonic()
             table = _ceilings(plan, run.ceilings, watcher.step)
             spent["ceilings"] += time.monotonic() - start
@@ -187,6 +188,14 @@ def _measure(
         finally:
             folder.close()
     return Done(folder.path, records, run.notes)
+
+
+def _alone(plan: Plan, path: Path) -> contextlib.AbstractContextManager[None]:
+    """Keeps other runs off the GPUs that the plan measures on."""
+    cases = [planned.case for planned in plan.cases if not planned.reasons]
+    devices = list(dict.fromkeys(case.device for case in cases if gpu.is_gpu(case.device)))
+    names = ask(gpu.names, devices, timeout_s=CEILING_TIMEOUT_S) if devices else {}
+    return gpu.alone(names, f"when it is done, go on with: attnbench run --resume --out {path}")
 
 
 def _ceilings(plan: Plan, known: list[Ceilings], step: Callable[[str], None]) -> dict[tuple[str, str, int], Ceilings]:

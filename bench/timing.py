@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 import torch
 
+from . import gpu
+
 SAMPLE_S = 0.005
 """Calls are repeated within a sample until it lasts this long."""
 SHORT_S = 0.05
@@ -22,7 +24,11 @@ would hold a core while the next worker is timed."""
 WARMUP_S = 0.1
 WARMUP_CALLS = 2
 MAX_CALLS = 1000
-L2_FLUSH_BYTES = 256 << 20
+CHANGING = 1.5
+"""While one call takes so many times as long as that before it, or the other way round, something is still being
+compiled, tuned or loaded, and warming up goes on."""
+CHANGING_S, CHANGING_CALLS = 30.0, 10
+"""But for no longer than this, and no more calls: some functions are never steady."""
 
 
 class Stopwatch:
@@ -30,20 +36,26 @@ class Stopwatch:
 
     def __init__(self, call: Callable[[], object], device: str) -> None:
         self.call = call
-        self.cuda = device.startswith("cuda")
+        self.cuda = gpu.is_gpu(device)
         self.device = device
         self.calls = 1
         self.call_s = 0.0
-        # one buffer larger than any L2 cache, written to before each timed call on CUDA
-        self.flush = torch.empty(L2_FLUSH_BYTES, dtype=torch.int8, device=device) if self.cuda else None
+        # written to before each timed call on CUDA
+        self.flush = torch.empty(gpu.flush_bytes(device), dtype=torch.int8, device=device) if self.cuda else None
 
     def warm_up(self) -> float:
-        """Calls for a while, so that a sample's size can be chosen; returns the time that it took."""
+        """Calls for a while, and until calls are alike, so that a sample's size can be chosen; returns the time."""
         start = time.perf_counter()
-        self._timed(1)
-        calls, spent, best = 1, time.perf_counter() - start, float("inf")
-        while calls < WARMUP_CALLS or (spent < WARMUP_S and calls < MAX_CALLS):
-            best = min(best, self._timed(1))  # the last call may be one that the system interrupted
+        last = self._timed(1)
+        calls, spent, best, changing = 1, time.perf_counter() - start, float("inf"), False
+        while (
+            calls < WARMUP_CALLS
+            or (spent < WARMUP_S and calls < MAX_CALLS)
+            or (changing and spent < CHANGING_S and calls < CHANGING_CALLS)
+        ):
+            before, last = last, self._timed(1)
+            changing = max(before, last) > CHANGING * min(before, last)
+            best = min(best, last)  # the last call may be one that the system interrupted
             spent, calls = time.perf_counter() - start, calls + 1
         self.call_s = best
         self.calls = 1 if self.cuda else max(1, min(MAX_CALLS, round(SAMPLE_S / max(best, 1e-9))))

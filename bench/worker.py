@@ -14,25 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..results.work import moved_bytes
 from ..variants import registry
 from ..variants.api import State as DecodeState
 from ..variants.api import Variant, get, make_extras
 from ..variants.registry import load_plugin
-from . import compiling, error, fidelity, fidelity_nulls, flops, inputs, memory
+from . import calls, compiling, error, fidelity, fidelity_nulls, flops, gpu, inputs, memory, mixed
 from .case import Case
-from .decoding import Decoder
 from .timing import Stopwatch
 
 State = dict[str, Any]
-
-NARROW = ("bfloat16", "float16")
 
 
 def set_up(state: State, case: Case, plugins: list[str], capture: str | None, keep: bool) -> dict[str, Any]:
     """Draws the inputs, checks the variant against its definition and, where it is correct, warms it up.
 
-    `keep`: memory that calls free stays with this process. Returns record fields, `correct`, `problem`, and
-    `held_bytes`, the resident memory that the process keeps from now on.
+    `keep`: memory that calls free stays with this process. Returns record fields, `correct`, `problem`, `held_bytes`,
+    the memory that the process keeps from now on, and on a GPU `free_bytes`, what is left of that one's.
     """
     before = memory.resident()
     for plugin in plugins:
@@ -41,10 +39,14 @@ def set_up(state: State, case: Case, plugins: list[str], capture: str | None, ke
         torch.set_num_threads(case.threads)
         if keep:
             memory.keep_heap()
+    gpu.use(case.device)
     torch.manual_seed(case.seed)
     attn = get(case.variant, **case.params)
     with compiling.from_scratch() if case.compiled else contextlib.nullcontext():
-        answer = _prepare(state, attn, case, capture)
+        answer = _prepare_batch(state, attn, case) if case.requests else _prepare(state, attn, case, capture)
+    if gpu.is_gpu(case.device):
+        held, free = gpu.memory(case.device)
+        return {**answer, "held_bytes": held, "free_bytes": free}
     return {**answer, "held_bytes": max(0, memory.resident() - before) if answer["correct"] else 0}
 
 
@@ -56,7 +58,7 @@ def _prepare(state: State, attn: Variant, case: Case, capture: str | None) -> di
         rows = torch.tensor([case.n_k - 1])
     else:
         rows = error.sample_rows(case.n_q, case.n_k, case.batch * case.heads, seed=case.seed)
-    verdict, out, decoder = _check(attn, form, case, (q, k, v), extras, rows)
+    verdict, out, decoder = calls.check(attn, form, case, (q, k, v), extras, rows)
     fields = error.as_fields(verdict) | realised.as_fields()
     if not verdict.correct:
         return {"correct": False, "problem": verdict.problem, "fields": fields}
@@ -71,67 +73,59 @@ def _prepare(state: State, attn: Variant, case: Case, capture: str | None) -> di
         fields |= fidelity_nulls.as_fields(
             fidelity_nulls.kept(attn, q, k, v, causal=case.causal, rows=rows.to(q.device), extras=extras)
         )
-    prefill: Callable[[], tuple[Tensor, DecodeState]] | None = None
+    keeping: Callable[[], tuple[Tensor, DecodeState]] | None = None
     if decoder is not None:
         assert decoder.step is not None, "what was found correct was called"
         call: Callable[[], object] = decoder.step  # it has copies of its own of what it needs
+        keeping = decoder.step
         first_s, earlier_s = decoder.first_call_s, decoder.step.compile_s
     else:
-        call = make_call(form, case, q, k, v, extras)
+        call = calls.make_call(form, case, q, k, v, extras)
         first_s, earlier_s = verdict.first_call_s, 0.0
         if attn.supports.decode and case.causal and case.mode == "forward" and case.n_q == case.n_k:
-            prefill = functools.partial(attn.prefill, q, k, v, **extras)
+            keeping = functools.partial(attn.prefill, q, k, v, **extras)
+    fields |= _warm_up(state, attn, case, call, functools.partial(_state_bytes, keeping), first_s, earlier_s)
+    return {"correct": True, "problem": None, "fields": fields}
+
+
+def _prepare_batch(state: State, attn: Variant, case: Case) -> dict[str, Any]:
+    """The same for a batch of unlike requests. What its inputs are like, and fidelity, are measured at one length."""
+    batch = mixed.Batch(attn, case)
+    verdict = batch.check()
+    fields = error.as_fields(verdict) | {"batch_calls": batch.way.words}
+    if not verdict.correct:
+        return {"correct": False, "problem": verdict.problem, "fields": fields}
+    fields |= _warm_up(state, attn, case, batch, batch.state_bytes, batch.first_s, batch.compile_s)
+    return {"correct": True, "problem": None, "fields": fields}
+
+
+def _warm_up(
+    state: State,
+    attn: Variant,
+    case: Case,
+    call: Callable[[], object],
+    state_bytes: Callable[[], int | None],
+    first_s: float,
+    earlier_s: float,
+) -> dict[str, Any]:
+    """Makes a call ready to be sampled. It was first called in `first_s`; `earlier_s` went to compiling before that."""
     memory.trim_heap()  # what the check has used is not what a call needs
     stopwatch = Stopwatch(call, case.device)
-    fields["warmup_s"] = stopwatch.warm_up()
+    fields: dict[str, Any] = {"warmup_s": stopwatch.warm_up()}
     if attn.compiles or case.compiled:
         fields["compile_s"] = earlier_s + max(0.0, first_s - stopwatch.call_s)
     if case.compiled:
         fields["graph_breaks"] = compiling.graph_breaks()
     fields["calls_per_sample"] = stopwatch.calls
-    state.update(stopwatch=stopwatch, call=call, case=case, attn=attn, prefill=prefill)
-    return {"correct": True, "problem": None, "fields": fields}
-
-
-def _check(
-    attn: Variant,
-    form: Variant,
-    case: Case,
-    qkv: tuple[Tensor, Tensor, Tensor],
-    extras: dict[str, Tensor],
-    rows: Tensor,
-) -> tuple[error.Check, Tensor, Decoder | None]:
-    """Holds `form`, which is `attn` itself or compiled, to the definition with the case's inputs and in its mode.
-
-    Rounding in a narrow dtype can hide a small slip, so the same numbers are checked in float32 first; of a compiled
-    form that is the code it was compiled from.
-    """
-    own = qkv[0].dtype
-    wide = case.dtype in NARROW and "float32" in attn.supports.dtypes
-    for dtype in (torch.float32, own) if wide else (own,):
-        tried = form if dtype == own else attn
-        decoder = Decoder(tried) if case.mode == "decode" else None
-        x, y, z = (tensor.to(dtype) for tensor in qkv)
-        verdict, out = error.check(
-            tried,
-            x,
-            y,
-            z,
-            causal=case.causal,
-            train=case.mode == "train",
-            rows=rows,
-            seed=case.seed,
-            extras={name: tensor.to(dtype) for name, tensor in extras.items()},
-            fast=decoder,
-        )
-        if not verdict.correct:
-            break
-    return verdict, out, decoder
+    state.update(stopwatch=stopwatch, call=call, case=case, attn=attn, state_bytes=state_bytes)
+    return fields
 
 
 def rest(state: State) -> None:
     """Gives back what is kept but not used: the next call pays for it."""
     memory.trim_heap()
+    if gpu.is_gpu(state["case"].device):
+        gpu.memory(state["case"].device)
 
 
 def sample(state: State) -> float:
@@ -141,13 +135,13 @@ def sample(state: State) -> float:
 
 def weigh(state: State) -> dict[str, Any]:
     """Memory and operations of one call, and what decoding would keep of such a prompt."""
-    case, call, attn, prefill = state["case"], state["call"], state["attn"], state["prefill"]
+    case, call, attn = state["case"], state["call"], state["attn"]
     state["stopwatch"].flush = None
     return {
         "peak_bytes": memory.allocator_peak(call, case.device),
         "peak_rss_bytes": memory.resident_peak(call) if case.device == "cpu" else None,
         "flops": flops.count(call) if attn.counts_flops and not case.compiled else None,
-        "state_bytes": _state_bytes(call if case.mode == "decode" else prefill),
+        "state_bytes": state["state_bytes"](),
     }
 
 
@@ -158,30 +152,6 @@ def _state_bytes(keeping: Callable[[], tuple[Tensor, DecodeState]] | None) -> in
         return keeping()[1].nbytes
 
 
-def make_call(
-    attn: Variant, case: Case, q: Tensor, k: Tensor, v: Tensor, extras: dict[str, Tensor]
-) -> Callable[[], object]:
-    """The call that is timed and weighed: the inputs were checked once, so the variant's `forward` alone."""
-    scale = attn.default_scale(q, None)
-    if case.mode == "forward":
-
-        def forward() -> Tensor:
-            with torch.no_grad():
-                return attn.forward(q, k, v, causal=case.causal, scale=scale, **extras)
-
-        return forward
-
-    leaves = [tensor.requires_grad_() for tensor in (q, k, v, *extras.values())]
-    upstream = torch.randn(q.shape[:3] + v.shape[3:], generator=torch.Generator().manual_seed(case.seed)).to(q)
-
-    def train() -> tuple[Tensor, ...]:
-        # gradients are returned, not accumulated: each call starts from none
-        out = attn.forward(q, k, v, causal=case.causal, scale=scale, **extras)
-        return torch.autograd.grad(out, leaves, upstream, allow_unused=True)
-
-    return train
-
-
 def describe(state: State, cases: list[Case], plugins: list[str]) -> list[dict[str, Any]]:
     """For each case: why it cannot run here ([] where it can), and what its record says of the variant."""
     for plugin in plugins:
@@ -189,6 +159,9 @@ def describe(state: State, cases: list[Case], plugins: list[str]) -> list[dict[s
     described = []
     for case in cases:
         attn = get(case.variant, **case.params)
+        if case.requests:
+            described.append(_describe_batch(attn, case))
+            continue
         reasons = no_device(case.device) or [*case.reasons_against(), *attn.reasons_against(case)]
         if case.compiled and not reasons:
             reasons = compiling.reasons_against(attn, case)
@@ -229,6 +202,21 @@ def at_budgets(
         params = attn.budget.at(budget, causal, length)
         found.append(None if params is None else (get(name, **dict(params)).params(), attn.budget.unit))
     return found
+
+
+def _describe_batch(attn: Variant, case: Case) -> dict[str, Any]:
+    """The same for a batch of unlike requests: what its parts need together. No exponent is declared of such."""
+    way = mixed.way(attn, case)
+    needed = [flops.needed(attn, part) for part in way.cases]
+    return {
+        "reasons": no_device(case.device) or way.reasons,
+        "fields": {
+            "family": attn.family,
+            "kind": attn.kind,
+            "flops_needed": sum(needed),
+            "bytes_needed": sum(moved_bytes(*each) for each in zip(way.cases, needed, strict=True)),
+        },
+    }
 
 
 def no_device(device: str) -> list[str]:

@@ -48,12 +48,14 @@ class Sentence:
 def headline(settings: Sequence[Setting]) -> Setting | None:
     """The setting that the sentences are of: where an exact variant was timed at the greatest length.
 
-    Among equals the one with the greatest length of all, then forward before train before decode, then causal, then
-    drawn before captured input (which is there for fidelity), then the one with the most variants timed.
+    Never a batch of unlike requests, where there is another. Among equals the one with the greatest length of all, then
+    forward before train before decode, then causal, then drawn before captured input (which is there for fidelity),
+    then the one with the most variants timed.
     """
 
     def rank(setting: Setting) -> tuple[int, ...]:
         return (
+            not setting.mixed,
             setting.longest(lambda entry: entry.timed and entry.exact) or 0,
             setting.longest(lambda entry: entry.timed) or 0,
             -MODES.index(setting.of.mode),
@@ -98,7 +100,7 @@ def fastest_exact(setting: Setting) -> Sentence:
     record = first.record
     spread = seconds_interval(record.time_s_low, record.time_s_high)
     text = (
-        f"{capital(setting.phrase)}: at {count(length)} tokens{_reach(setting, length)} the fastest exact variant is "
+        f"{capital(setting.phrase)}: {setting.where(length)}{_reach(setting, length)} the fastest exact variant is "
         f"{first.label}, {seconds(record.time_s)} a call (95 % interval {spread})"
     )
     rest = [entry for entry in ranked if entry is not first]
@@ -177,8 +179,8 @@ def pays(setting: Setting, settings: Sequence[Setting]) -> Sentence:
         if timed:
             best = timed[0]
             return Sentence(
-                f"Where sub-quadratic attention starts to pay cannot be said: {best.label} is the fastest at "
-                f"{count(best.length)} tokens, {seconds(best.record.time_s)} a call, but no exact variant was timed "
+                f"Where sub-quadratic attention starts to pay cannot be said: {best.label} is the fastest "
+                f"{setting.where(best.length)}, {seconds(best.record.time_s)} a call, but no exact variant was timed "
                 "beside it.",
                 (best,),
             )
@@ -207,7 +209,7 @@ def pays(setting: Setting, settings: Sequence[Setting]) -> Sentence:
         text += f"; {plural(rest, 'other does', 'others do')} not up to {count(length)}" if rest else ""
         evidence += [entry for fit in paying[:3] for entry in fit.mine]
     against = base.label if base else "its baseline"
-    text += f". At {count(length)} tokens the fastest is {_with_settings(best)}, {_against(best, against)}"
+    text += f". The fastest {setting.where(length)} is {_with_settings(best)}, {_against(best, against)}"
     cost, rests_on = _cost(best, length, settings)
     text += f"; {cost}"
     evidence += [best, *([base] if base else []), *rests_on]
@@ -231,7 +233,7 @@ def least_memory(setting: Setting) -> Sentence:
     reference = next((entry for entry in weighed if entry.record.variant == REFERENCE), None)
     least = weighed[0]
     evidence = [least]
-    text = f"Memory that one call takes above its inputs, at {count(length)} tokens: "
+    text = f"Memory that one call takes above its inputs, {setting.where(length)}: "
     if exact:
         text += f"the exact variant with the smallest peak is {exact[0].label}, {_weight(exact[0], reference)}; "
         evidence = [exact[0], least]
@@ -341,7 +343,7 @@ def _cost(entry: Entry, length: int, settings: Sequence[Setting]) -> tuple[str, 
     record = best.record
     shape = f"{count(best.length)} tokens, {record.heads} heads of {record.head_dim}"
     where = f"on captured input ({causality(record)}, {shape})"
-    shorter = best.length < length
+    shorter = best.length < length and entry.record.requests is None
     if (error := record.fidelity_error or 0.0) < SAME_AS_SOFTMAX:
         return f"{where} it gives what softmax attention gives{', too short to tell' if shorter else ''}", [best]
     null = record.fidelity_error_uniform
@@ -367,6 +369,8 @@ def _against(entry: Entry, base: str) -> str:
 
 
 def _reach(setting: Setting, length: int) -> str:
+    if setting.mixed:
+        return ""
     if setting.lengths == [length]:
         return ", the only length measured,"
     return ", the longest measured," if length == max(setting.timed_lengths) else ""

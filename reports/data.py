@@ -139,6 +139,8 @@ def _text(value: Any) -> str:
 
 
 def _bytes(record: Record) -> int | None:
+    if record.bytes_needed is not None:
+        return record.bytes_needed
     if record.flops_needed is None or record.dtype not in BYTES:
         return None
     return moved_bytes(record, record.flops_needed)

@@ -29,7 +29,7 @@ class Item:
 
     @property
     def lengths(self) -> str:
-        return lengths(entry.length for entry in self.entries)
+        return self.setting.of.requests or lengths(entry.length for entry in self.entries)
 
 
 @dataclass(frozen=True)

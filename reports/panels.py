@@ -172,7 +172,7 @@ def _dots(axes: Any, panel: Panel, axis: str, base: int, low: float, high: float
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     _ticks(axes.xaxis, log_ticks(low, high, base))
-    axes.set_xlabel(f"{axis} at {count(panel.lengths[0])} tokens")
+    axes.set_xlabel(f"{axis} {panel.setting.where(panel.lengths[0])}")
     _rows(axes, [line.label for line in lines], [line.style.colour for line in lines])
 
 

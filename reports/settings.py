@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from ..results.batch_spec import words as words_of_batch
 from ..results.record import GROUP, Record
 from ..results.task_record import TaskRecord
 from ..results.tasks import TaskSummary
 from .load import LoadedRun
 from .palette import Style, family_of
-from .words import capital, plural
+from .words import capital, count, plural
 
 MODES = ("forward", "train", "decode")
 REFERENCE = "naive"
@@ -124,9 +125,19 @@ class Setting:
         return (_queries(self.of), *(getattr(self.of, name) for name in shared))
 
     @property
+    def mixed(self) -> bool:
+        """Whether it is one batch of unlike requests, which has no length that figures could grow with."""
+        return self.of.requests is not None
+
+    def where(self, length: int) -> str:
+        """E.g. `at 1,024 tokens`, or `on the batch 2q2k_32q1s1k`."""
+        return f"on the batch {self.of.requests}" if self.mixed else f"at {count(length)} tokens"
+
+    @property
     def title(self) -> str:
         """What most distinguishes it."""
-        return f"{capital(self.of.mode)}, {causality(self.of)}, {input_words(self.of.inputs, short=True)}"
+        what = f"batch {self.of.requests}" if self.mixed else self.of.mode
+        return f"{capital(what)}, {causality(self.of)}, {input_words(self.of.inputs, short=True)}"
 
     @property
     def detail(self) -> str:
@@ -181,13 +192,14 @@ def _hardware(record: Record) -> str:
 def shape_words(record: Record) -> list[str]:
     """Batch, heads and queries, where those differ from the keys."""
     keys = "" if record.kv_heads == record.heads else f" ({record.kv_heads} for keys and values)"
-    shape = [f"batch {record.batch}", f"{plural(record.heads, 'head')}{keys} of {record.head_dim}"]
+    batch = f"batch {record.batch}" if record.requests is None else f"a batch of {words_of_batch(record.requests)}"
+    shape = [batch, f"{plural(record.heads, 'head')}{keys} of {record.head_dim}"]
     return shape if (queries := _queries(record)) is None else [*shape, plural(queries, "query", "queries")]
 
 
 def _queries(record: Record) -> int | None:
     """How many queries, where they are not as many as keys."""
-    return None if record.n_q == record.n_k and record.mode != "decode" else record.n_q
+    return None if record.requests or (record.n_q == record.n_k and record.mode != "decode") else record.n_q
 
 
 def split(runs: Sequence[LoadedRun]) -> list[Setting]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .settings import REFERENCE, Entry, Setting, captured
-from .words import NONE, count, digits, interval, percent, plural, seconds, seconds_interval, size
+from .words import NONE, capital, count, digits, interval, percent, plural, seconds, seconds_interval, size
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def comparison(setting: Setting) -> Table | None:
     least = min((e.record.peak_bytes for e in entries if e.weighed and e.record.peak_bytes is not None), default=None)
     rows = tuple(_mark_least(row, least) for row in rows)
     against = f"ratios to {base.label}, the fastest exact variant" if base else "no exact variant was timed beside them"
-    return Table(f"At {count(length)} tokens: {against}; small: 95 % intervals", columns, rows)
+    return Table(f"{capital(setting.where(length))}: {against}; small: 95 % intervals", columns, rows)
 
 
 def by_length(setting: Setting) -> Table | None:
@@ -95,7 +95,11 @@ def _compared_cells(entry: Entry, base: Entry | None, reference: Entry | None) -
     besides = ", ".join(f"{size(figure)} {what}" for what, figure in parts.items() if figure is not None)
     return (
         _ratio(entry, base),
-        Cell(seconds(record.time_s), seconds_interval(record.time_s_low, record.time_s_high)),
+        Cell(
+            seconds(record.time_s),
+            seconds_interval(record.time_s_low, record.time_s_high),
+            more=", ".join(record.batch_calls or []),
+        ),
         Cell(size(record.peak_bytes), more=besides),
         memory,
         _error(entry),

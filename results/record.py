@@ -11,7 +11,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+
+from .batch_spec import canonical
 
 SCHEMA_VERSION = 1
 
@@ -34,8 +36,12 @@ IDENTITY = (
     "compiled",
     "inputs",
     "seed",
+    "requests",
 )
 """The fields that say which case it is. Two records with the same values of these measure the same thing."""
+
+LATER = ("requests",)
+"""Those that came later. Where they are null they are no part of the hash, so that older records keep theirs."""
 
 GROUP = tuple(field for field in IDENTITY if field not in ("variant", "params"))
 """The fields that cases share whose figures may be divided by each other."""
@@ -74,6 +80,9 @@ class Record(BaseModel):
     inputs: str
     """Name of the input distribution, or `captured` / `captured:FILE` for a real model's q, k, v."""
     seed: int
+    requests: str | None = None
+    """Of a batch of unlike requests: which, as `2q2k_32q1s1k`. Then `batch` is 1, and `n_q` and `n_k` are the new
+    tokens and all tokens of the whole batch."""
 
     # about the variant
     family: str | None = None
@@ -110,6 +119,9 @@ class Record(BaseModel):
     ratio_high: float | None = None
     tokens_per_s: float | None = None
     """batch · n_q / time_s."""
+    batch_calls: list[str] | None = None
+    """Of a batch of unlike requests: the calls that one measured call is made of, such as `forward 2q2k`,
+    `decode 32q1s1k`; or the one `varlen` call over packed sequences."""
 
     # memory
     peak_bytes: int | None = None
@@ -124,6 +136,8 @@ class Record(BaseModel):
     """Operations of matrix products that the call really did, where torch's counter sees them all."""
     flops_needed: int | None = None
     """Operations that the definition needs; 3.5 times the forward's when training, the last token's when decoding."""
+    bytes_needed: int | None = None
+    """Of a batch of unlike requests: one pass over inputs, outputs and what decode steps read of their states."""
     ceiling_share: float | None = None
     """The least time that this machine's measured ceilings allow for flops_needed and the inputs and outputs, over
     time_s."""
@@ -199,6 +213,11 @@ class Record(BaseModel):
     wall_s: float | None = None
     """All time spent on the case: check, warm-up, samples, memory."""
 
+    @field_validator("requests")
+    @classmethod
+    def _a_batch(cls, value: str | None) -> str | None:
+        return None if value is None else canonical(value)
+
 
 def digest(values: Mapping[str, Any]) -> str:
     """A short stable hash of plain data."""
@@ -208,9 +227,13 @@ def digest(values: Mapping[str, Any]) -> str:
 
 def case_id(identity: Mapping[str, Any]) -> str:
     """Hash of the identity: `identity` must hold the fields in IDENTITY."""
-    return digest({field: identity[field] for field in IDENTITY})
+    return digest(_fields(IDENTITY, identity))
 
 
 def group_id(identity: Mapping[str, Any]) -> str:
     """Hash of what cases share whose figures may be divided by each other."""
-    return digest({field: identity[field] for field in GROUP})
+    return digest(_fields(GROUP, identity))
+
+
+def _fields(names: tuple[str, ...], identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: identity[name] for name in names if name not in LATER or identity.get(name) is not None}

@@ -19,6 +19,7 @@ from torch import Tensor
 from .declarations import Budget, CaseLike, Complexity, Extra, Identity, State, Supports
 from .errors import VariantError
 from .registry import get, names, register
+from .varlen import Packing, problems
 
 __all__ = [
     "Budget",
@@ -116,6 +117,20 @@ class Variant:
         """Reasons beyond `supports` why this cannot run here: a missing library, a shape that a kernel lacks."""
         return []
 
+    def forward_varlen(
+        self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, *, causal: bool, scale: float
+    ) -> Tensor:
+        """The fast form over packed sequences: (Tq, H, D), (Tk, Hkv, D), (Tk, Hkv, Dv) -> (Tq, H, Dv).
+
+        For `Supports(varlen=True)`. Causal aligns bottom-right in each sequence, none of which has more queries than
+        keys then. Inputs are checked.
+        """
+        raise TypeError(f"{type(self).__name__} declares varlen and must define `forward_varlen`")
+
+    def refuses_varlen(self, case: CaseLike) -> list[str]:
+        """Reasons why `forward_varlen` cannot run where `forward` can."""
+        return []
+
     def visible_pairs(self, n_q: int, n_k: int, causal: bool) -> int:
         """How many (query, key) pairs the definition looks at, for `flops_needed`."""
         return causal_pairs(n_q, n_k) if causal else n_q * n_k
@@ -139,6 +154,29 @@ class Variant:
         self.check(q, k, v, causal=causal, extras=extras)
         with torch.autocast(q.device.type, enabled=False):  # the dtype is q's; what is summed has its own
             return self.forward(q, k, v, causal=causal, scale=self.default_scale(q, scale), **extras)
+
+    def varlen(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        cu_seqlens_q: Tensor,
+        cu_seqlens_k: Tensor,
+        causal: bool = False,
+        scale: float | None = None,
+    ) -> Tensor:
+        """Attention within each of several packed sequences, in one call: see `varlen`. (Tq, H, Dv).
+
+        Raises VariantError where there is no such form, or for shapes that do not fit.
+        """
+        if not self.supports.varlen:
+            raise VariantError(f"{self.name} has no form for packed sequences; call it on each of them")
+        for problem in problems(q, k, v, cu_seqlens_q, cu_seqlens_k, causal=causal):
+            raise VariantError(f"{self.name}: {problem}")
+        packing = Packing.of(cu_seqlens_q.diff().tolist(), cu_seqlens_k.diff().tolist(), q.device)
+        with torch.autocast(q.device.type, enabled=False):
+            return self.forward_varlen(q, k, v, packing, causal=causal, scale=self.default_scale(q, scale))
 
     def definition(
         self,

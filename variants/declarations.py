@@ -27,6 +27,9 @@ class Supports:
     """Nq may differ from Nk."""
     decode: bool = False
     """Has `prefill` and `decode`."""
+    varlen: bool = False
+    """Has `forward_varlen`: one call over packed sequences of unlike lengths, on machines that `refuses_varlen` lets
+    pass. A loop over the sequences is none."""
     backward: bool = True
     dtypes: tuple[str, ...] = ("float64", "float32", "bfloat16", "float16")
     devices: tuple[str, ...] = ("cpu", "cuda")

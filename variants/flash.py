@@ -23,6 +23,7 @@ from .api import CaseLike, VariantError
 from .blocks import prepend_zeros
 from .errors import suggest
 from .external import Adapter, installed, load
+from .varlen import Packing
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,52 @@ class FlashAttention(Adapter):
         `window` is how many keys are seen before and after the query's own position, None for all. Where Dv != D,
         versions 2 and 3 get the shorter one filled up with zeros.
         """
+        q, k, v = (x.transpose(1, 2) for x in (q[:, :, blind:], k, v))  # (B, N, H, D)
+        out = self._run("flash_attn_func", q, k, v, scale=scale, causal=causal, window=window)
+        return prepend_zeros(out.transpose(1, 2), blind)
+
+    def call_varlen(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        packing: Packing,
+        *,
+        scale: float,
+        causal: bool,
+        window: tuple[int, int] | None,
+    ) -> Tensor:
+        """The same within each of several packed sequences: (Tq, H, D), (Tk, Hkv, ·) -> (Tq, H, Dv)."""
+        return self._run(
+            "flash_attn_varlen_func",
+            q,
+            k,
+            v,
+            scale=scale,
+            causal=causal,
+            window=window,
+            cu_seqlens_q=packing.cu_seqlens_q,
+            cu_seqlens_k=packing.cu_seqlens_k,
+            max_seqlen_q=packing.max_seqlen_q,
+            max_seqlen_k=packing.max_seqlen_k,
+        )
+
+    def _run(
+        self,
+        function: str,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        causal: bool,
+        window: tuple[int, int] | None,
+        **packing: Any,
+    ) -> Tensor:
+        """One function of the library on tensors in its layout: (…, H, D), (…, Hkv, ·) -> (…, H, Dv)."""
         self.check_call(q)
         number = self.chosen(capability(str(q.device)))
-        d, dv = q.shape[3], v.shape[3]
+        d, dv = q.shape[-1], v.shape[-1]
         if problem := self.bad_head_dim(d, dv, number):
             raise VariantError(f"{self.name}: {problem}")
         library, problem = load(VERSIONS[number].module) if number else (None, self.broken()[0])
@@ -127,19 +171,19 @@ class FlashAttention(Adapter):
             raise VariantError(f"{self.name}: {problem}")
         if number != "4":
             width = max(d, dv)
-            q, k, v = (F.pad(x, (0, width - x.shape[3])) if x.shape[3] != width else x for x in (q, k, v))
-        q, k, v = (x.transpose(1, 2) for x in (q[:, :, blind:], k, v))  # (B, N, H, D)
-        out: Any = library.flash_attn_func(
+            q, k, v = (F.pad(x, (0, width - x.shape[-1])) if x.shape[-1] != width else x for x in (q, k, v))
+        out: Any = getattr(library, function)(
             q,
             k,
             v,
             softmax_scale=scale,
             causal=causal,
             window_size=window or ((None, None) if number == "4" else (-1, -1)),
+            **packing,
         )
         if isinstance(out, tuple):
             out = out[0]
-        return prepend_zeros(out[..., :dv].transpose(1, 2), blind)
+        return out[..., :dv]  # type: ignore[no-any-return]
 
 
 def capability(device: str) -> int:

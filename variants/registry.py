@@ -78,6 +78,8 @@ def register(
         fields = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         if unknown := [parameter for parameter in tuning if parameter not in fields]:
             raise VariantError(f"variant {name}: tuning names {unknown[0]!r}, which is no parameter of it")
+        if supports.varlen and (cls.forward_varlen is Variant.forward_varlen or extras):
+            raise VariantError(f"variant {name}: varlen needs a `forward_varlen` of its own, which takes no extras")
         bare = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]  # type: ignore[arg-type]
         if bare:
             raise VariantError(f"variant {name}: the parameters {', '.join(bare)} need defaults")

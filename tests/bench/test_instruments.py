@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from attnbench.bench import flops, roofline, timing
 from attnbench.bench.case import Case
 from attnbench.results.run import Ceilings
+from attnbench.results.work import moved_bytes
 
 
 class Clock:
@@ -99,11 +100,11 @@ def ceilings(flops_per_s: float, bytes_per_s: float) -> Ceilings:
 
 
 def test_the_share_is_of_whichever_ceiling_is_lower() -> None:
-    assert roofline.share(case(), 1000, 10.0, ceilings(1000.0, 1e12)) == pytest.approx(0.1)
+    assert roofline.share(1000, 4, 10.0, ceilings(1000.0, 1e12)) == pytest.approx(0.1)
     numbers = 2 * 8 * (4 * 10 * 2 + 2 * 10 * 2)  # q and out of 4 heads, k and v of 2
-    assert roofline.share(case(), 1, 1.0, ceilings(1e12, numbers * 4.0)) == pytest.approx(1.0)
-    assert roofline.share(case(mode="train"), 1, 1.0, ceilings(1e12, numbers * 4.0)) == pytest.approx(2.0)
-    assert roofline.share(case(dtype="bfloat16"), 1, 1.0, ceilings(1e12, numbers * 4.0)) == pytest.approx(0.5)
+    for moved, passes in (({}, 1), ({"mode": "train"}, 2), ({"dtype": "bfloat16"}, 0.5)):
+        needed = moved_bytes(case(**moved), 1)
+        assert roofline.share(1, needed, 1.0, ceilings(1e12, numbers * 4.0)) == pytest.approx(passes)
 
 
 def test_measured_ceilings_are_above_what_a_plain_loop_reaches() -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from attnbench.bench import memory
+from attnbench.bench.calls import make_call
 from attnbench.bench.case import Case
-from attnbench.bench.worker import make_call
 from attnbench.variants.api import get
 
 MIB = 1 << 20

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from attnbench.bench.calls import make_call
 from attnbench.bench.case import Case
-from attnbench.bench.worker import describe, make_call
+from attnbench.bench.worker import describe
 from attnbench.variants.api import get, make_extras, names
 
 LENGTHS = (512, 2048)

@@ -54,6 +54,7 @@ def identity(variant: str, length: int, **fields: Any) -> Fields:
         "threads": 2,
         "compiled": False,
         "seed": 0,
+        "requests": None,
         **GAUSSIAN,
         **fields,
     }

@@ -262,3 +262,64 @@ FLA = {
     "fla.ops.linear_attn": {"chunk_linear_attn": linear_attn, "fused_recurrent_linear_attn": linear_attn},
     "fla.ops.nsa": {"parallel_nsa": parallel_nsa},
 }
+
+
+# -- packed sequences: q (Tq, H, D), k and v (Tk, Hkv, D), running sums of the lengths ---------------------------------
+
+
+def one_by_one(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, *window: Any) -> Tensor:
+    """`attention` of each sequence with itself; `window` is scale, causal, left and right."""
+    assert cu_q.dtype == cu_k.dtype == torch.int32
+    assert len(cu_q) == len(cu_k)
+    out = []
+    for i in range(len(cu_q) - 1):
+        rows, keys = slice(cu_q[i], cu_q[i + 1]), slice(cu_k[i], cu_k[i + 1])
+        out.append(attention(q[None, rows], k[None, keys], v[None, keys], *window)[0])
+    return torch.cat(out)
+
+
+def flash_attn_varlen_func(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+) -> Tensor:
+    """Versions 2 and 3."""
+    assert (max_seqlen_q, max_seqlen_k) == (int(cu_seqlens_q.diff().max()), int(cu_seqlens_k.diff().max()))
+    assert q.shape[-1] == k.shape[-1] == v.shape[-1]
+    scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+    return one_by_one(q, k, v, cu_seqlens_q, cu_seqlens_k, scale, causal, *window_size)
+
+
+def flash_attn_varlen_func_4(
+    q: Tensor, k: Tensor, v: Tensor, *, window_size: tuple[int | None, int | None] = (None, None), **rest: Any
+) -> tuple[Tensor, None]:
+    """Version 4: None for no bound; the log-sum-exp beside the output."""
+    left, right = (-1 if bound is None else bound for bound in window_size)
+    return flash_attn_varlen_func(q, k, v, window_size=(left, right), **rest), None
+
+
+def varlen_attn(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+    enable_gqa: bool = False,
+) -> Tensor:
+    """torch's: (-1, 0) is causal, aligned bottom-right as in the kernel behind it; groups of heads are asked for."""
+    assert enable_gqa == (query.shape[1] != key.shape[1])
+    return flash_attn_varlen_func(
+        query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale, window_size == (-1, 0), window_size
+    )

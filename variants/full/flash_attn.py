@@ -17,6 +17,7 @@ from torch import Tensor
 from ..api import Complexity, Supports, register
 from ..blocks import blind_rows
 from ..flash import FlashAttention
+from ..varlen import Packing
 from .naive import Naive
 
 
@@ -24,7 +25,7 @@ from .naive import Naive
     "flash_attn",
     family="full",
     kind="exact",
-    supports=Supports(decode=True, dtypes=("bfloat16", "float16"), devices=("cuda",)),
+    supports=Supports(decode=True, varlen=True, dtypes=("bfloat16", "float16"), devices=("cuda",)),
     complexity=Complexity(time=2, memory=1, text="O(N² d) time, O(N d) memory", state=1),
     paper='Dao 2023, "FlashAttention-2", arXiv:2307.08691; Shah et al. 2024, "FlashAttention-3", arXiv:2407.08608',
     formula="softmax(scale · q kᵀ) v",
@@ -50,3 +51,8 @@ class FlashAttn(FlashAttention):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor:
         blind = blind_rows(q.shape[2], k.shape[2]) if causal else 0
         return self.call(q, k, v, scale=scale, causal=causal, window=None, blind=blind)
+
+    def forward_varlen(
+        self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, *, causal: bool, scale: float
+    ) -> Tensor:
+        return self.call_varlen(q, k, v, packing, scale=scale, causal=causal, window=None)

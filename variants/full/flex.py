@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..api import CaseLike, Complexity, Supports, Variant, VariantError, register
 from ..blocks import blind_rows, prepend_zeros
+from ..varlen import Packing, bounds
 from .naive import SoftmaxAttention
 
 BLOCK = 128
@@ -32,7 +34,7 @@ COMPILATIONS = 256
     "flex",
     family="full",
     kind="exact",
-    supports=Supports(decode=True, dtypes=("float32", "bfloat16", "float16")),
+    supports=Supports(decode=True, varlen=True, dtypes=("float32", "bfloat16", "float16")),
     complexity=Complexity(
         time=2, memory=1, text="O(N² d) time, O(N d) memory, and (N / 128)² indices of blocks", state=1
     ),
@@ -53,6 +55,11 @@ class Flex(SoftmaxAttention):
         mask = functools.partial(block_mask, q.shape[2], k.shape[2], causal, q.device)
         return prepend_zeros(run(self, q, k, v, mask, scale), blind)
 
+    def forward_varlen(
+        self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, *, causal: bool, scale: float
+    ) -> Tensor:
+        return run_varlen(self, q, k, v, packing, scale, before=None, after=0 if causal else None)
+
     def refuses(self, case: CaseLike) -> list[str]:
         return lacks(case)
 
@@ -67,10 +74,13 @@ def lacks(case: CaseLike) -> list[str]:
     return list(_lacks_of_gpu())
 
 
-def run(attn: Variant, q: Tensor, k: Tensor, v: Tensor, mask: Callable[[], Any], scale: float) -> Tensor:
+def run(
+    attn: Variant, q: Tensor, k: Tensor, v: Tensor, mask: Callable[[], Any], scale: float, *, dynamic: bool = True
+) -> Tensor:
     """The compiled kernel over the BlockMask that `mask` makes: (B, H, Nq, Dv). Every row must see a key.
 
-    Raises VariantError in the name of `attn` for what the kernel cannot do.
+    `dynamic`: compiled once for all lengths, else for each. Raises VariantError in the name of `attn` for what the
+    kernel cannot do.
     """
     needs_grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     if needs_grad and q.device.type == "cpu":
@@ -81,16 +91,46 @@ def run(attn: Variant, q: Tensor, k: Tensor, v: Tensor, mask: Callable[[], Any],
     if q.dtype == torch.float64:
         raise VariantError(f"{attn.name}: runs in {', '.join(attn.supports.dtypes)}, not float64")
     with torch._dynamo.config.patch(recompile_limit=COMPILATIONS):
-        out: Tensor = compiled()(q, k, v, block_mask=mask(), scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+        out: Tensor = compiled(dynamic)(q, k, v, block_mask=mask(), scale=scale, enable_gqa=q.shape[1] != k.shape[1])
     return out
 
 
+def run_varlen(
+    attn: Variant,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    packing: Packing,
+    scale: float,
+    *,
+    before: int | None,
+    after: int | None,
+) -> Tensor:
+    """The same over packed sequences, (Tq, H, D) -> (Tq, H, Dv): each query sees a range of its own sequence's keys.
+
+    On a CPU each batch's lengths are compiled for: what torch 2.13 makes there of a mask that looks up its bounds, for
+    lengths that may vary, is no C++.
+    """
+
+    def mask() -> Any:
+        first, last = bounds(packing, before=before, after=after, device=q.device)
+        return ranges_mask(first, last, k.shape[0], backward=q.device.type != "cpu")
+
+    made = packing.once(("flex", before, after), mask)
+    q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))  # (1, H, T, D)
+    dynamic = q.device.type != "cpu"
+    return run(attn, q, k, v, lambda: made, scale, dynamic=dynamic).squeeze(0).transpose(0, 1)
+
+
 @functools.cache
-def compiled() -> Callable[..., Any]:
-    """flex_attention compiled for any length. `fullgraph`: what cannot be compiled raises, and never runs unfused."""
+def compiled(dynamic: bool) -> Callable[..., Any]:
+    """flex_attention compiled for any length, or for each.
+
+    `fullgraph`: what cannot be compiled raises, and never runs unfused.
+    """
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=True, fullgraph=True)
+    return torch.compile(flex_attention, dynamic=dynamic, fullgraph=True)
 
 
 def block_mask(n_q: int, n_k: int, causal: bool, device: torch.device) -> Any:
@@ -121,6 +161,75 @@ def block_mask(n_q: int, n_k: int, causal: bool, device: torch.device) -> Any:
         seq_lengths=(n_q, n_k),
         compute_q_blocks=device.type != "cpu",  # the backward pass alone reads them, and a CPU has none
     )
+
+
+def ranges_mask(first: Tensor, last: Tensor, n_k: int, *, backward: bool) -> Any:
+    """The BlockMask of queries that each see the keys `first` … `last`, (Nq,) each, neither of which ever falls.
+
+    A row of 128 queries lists the blocks of keys from the first that its first query sees to the last that its last
+    query sees; among them, those that every query sees are `full` and skip the mask. Every query must see a key.
+    """
+    n_q, device = first.shape[0], first.device
+    top = torch.arange(0, n_q, BLOCK, device=device)  # row i of each block of queries
+    bottom = (top + BLOCK - 1).clamp(max=n_q - 1)
+    begin, end = first[top] // BLOCK, last[bottom] // BLOCK + 1
+    full_begin, full_end = -(-first[bottom] // BLOCK), (last[top] + 1) // BLOCK
+    # rows past the end of the queries are looked up too, so the bounds go on to the end of their block
+    room = (0, -n_q % BLOCK)
+    return mask_of_blocks(
+        begin,
+        end,
+        full_begin,
+        torch.where(bottom - top == BLOCK - 1, full_end - full_begin, 0),
+        (n_q, n_k),
+        _sees_range(F.pad(first, room), F.pad(last, room)),
+        backward=backward,
+    )
+
+
+def mask_of_blocks(
+    begin: Tensor,
+    end: Tensor,
+    full_begin: Tensor,
+    full: Tensor,
+    lengths: tuple[int, int],
+    mask_mod: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    *,
+    backward: bool,
+) -> Any:
+    """The BlockMask in which each block of queries looks at the blocks of keys begin … end - 1, of which those from
+    `full_begin` on, `full` of them, are seen whole. (blocks of queries,) each.
+
+    torch wants a table of all blocks of keys for each block of queries, however few of them count.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    columns = -(-lengths[1] // BLOCK)
+    full = full.clamp(min=0)
+    full_begin = torch.where(full > 0, full_begin, end)
+    left = full_begin - begin  # blocks before the full ones; the rest of the partial ones are after them
+    place = torch.arange(columns, dtype=torch.int32, device=begin.device)
+    partly = begin[:, None] + place + torch.where(place < left[:, None], 0, full[:, None])
+    tables = (
+        end - begin - full,
+        partly.clamp(max=columns - 1),
+        full,
+        (full_begin[:, None] + place).clamp(max=columns - 1),
+    )
+    return BlockMask.from_kv_blocks(
+        *(table.to(torch.int32)[None, None] for table in tables),
+        BLOCK_SIZE=BLOCK,
+        mask_mod=mask_mod,
+        seq_lengths=lengths,
+        compute_q_blocks=backward,  # the backward pass alone reads them
+    )
+
+
+def _sees_range(first: Tensor, last: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    def mask_mod(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        return (kv_idx >= first[q_idx]) & (kv_idx <= last[q_idx])
+
+    return mask_mod
 
 
 def _sees(shift: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:

@@ -6,6 +6,8 @@ and queries that stand before every key are left out and give zeros.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..api import CaseLike, Complexity, Identity, Supports, VariantError, register
 from ..blocks import attend, blind_rows, prepend_zeros
 from ..errors import suggest
+from ..varlen import Packing
 from .naive import SoftmaxAttention
 
 BACKENDS = {
@@ -31,7 +34,7 @@ BACKENDS = {
     "sdpa",
     family="full",
     kind="exact",
-    supports=Supports(decode=True),
+    supports=Supports(decode=True, varlen=True),
     complexity=Complexity(
         time=2, memory=1, text="O(N² d) time, O(N d) memory; O(N²) memory with backend='math'", state=1
     ),
@@ -66,12 +69,54 @@ class Sdpa(SoftmaxAttention):
     def _only_backend(self) -> AbstractContextManager[None]:
         return nullcontext() if self.backend == "auto" else sdpa_kernel(BACKENDS[self.backend])
 
+    def forward_varlen(
+        self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, *, causal: bool, scale: float
+    ) -> Tensor:
+        from torch.nn.attention.varlen import varlen_attn
+
+        return varlen_attn(
+            q,
+            k,
+            v,
+            packing.cu_seqlens_q,
+            packing.cu_seqlens_k,
+            packing.max_seqlen_q,
+            packing.max_seqlen_k,
+            scale=scale,
+            window_size=(-1, 0) if causal else (-1, -1),
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+
+    def refuses_varlen(self, case: CaseLike) -> list[str]:
+        reasons = []
+        if not case.device.startswith("cuda"):
+            reasons.append("torch's varlen_attn runs on CUDA only")
+        if case.dtype not in ("bfloat16", "float16"):
+            reasons.append(f"torch's varlen_attn runs in bfloat16, float16, not {case.dtype}")
+        if self.backend not in ("auto", "flash"):
+            reasons.append(f"torch's varlen_attn is its flash kernel, not {self.backend}")
+        if lacks := _varlen_lacks():
+            reasons.append(lacks)
+        return reasons
+
     def refuses(self, case: CaseLike) -> list[str]:
         if self.backend in ("auto", "math"):
             return []
         if case.device == "cpu":
             return [] if self.backend == "flash" else [f"torch's {self.backend} kernel runs on CUDA only"]
         return _refusals_of_cuda(self.backend, case)
+
+
+@functools.cache
+def _varlen_lacks() -> str:
+    """What this torch's varlen_attn has not: older ones have none, or one without grouped heads."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return "torch has no varlen_attn: it needs a newer one"
+    known = inspect.signature(varlen_attn).parameters
+    missing = [name for name in ("scale", "window_size", "enable_gqa") if name not in known]
+    return f"torch's varlen_attn has no {', '.join(missing)}: it needs a newer one" if missing else ""
 
 
 def _refusals_of_cuda(backend: str, case: CaseLike) -> list[str]:

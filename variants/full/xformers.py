@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..api import CaseLike, Complexity, Supports, VariantError, register
 from ..blocks import blind_rows, prepend_zeros
+from ..varlen import Packing
 from .naive import SoftmaxAttention
 
 
@@ -24,7 +25,7 @@ from .naive import SoftmaxAttention
     "xformers",
     family="full",
     kind="exact",
-    supports=Supports(decode=True, dtypes=("float32", "bfloat16", "float16"), devices=("cuda",)),
+    supports=Supports(decode=True, varlen=True, dtypes=("float32", "bfloat16", "float16"), devices=("cuda",)),
     complexity=Complexity(time=2, memory=1, text="O(N² d) time, O(N d) memory", state=1),
     paper='Lefaudeux et al. 2022, "xFormers"; Rabe & Staats 2021, arXiv:2112.05682',
     formula="softmax(scale · q kᵀ) v",
@@ -51,6 +52,25 @@ class Xformers(SoftmaxAttention):
             raise VariantError(f"{self.name} cannot run this: {' '.join(str(error).split())}") from None
         out = out.flatten(2, -2).transpose(1, 2)  # (B, N, H, Dv), or (B, N, Hkv, G, Dv), -> (B, H, N, Dv)
         return prepend_zeros(out, blind)
+
+    def forward_varlen(
+        self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, *, causal: bool, scale: float
+    ) -> Tensor:
+        fmha, problem = load()
+        if fmha is None:
+            raise VariantError(f"{self.name}: {problem}")
+        masks = fmha.attn_bias
+        kind = masks.BlockDiagonalCausalFromBottomRightMask if causal else masks.BlockDiagonalMask
+        bias = packing.once(kind, lambda: kind.from_seqlens(packing.q_lens, packing.k_lens, device=q.device))
+        kv_heads, groups = k.shape[1], q.shape[1] // k.shape[1]
+        # a batch of one: the mask says where a sequence ends
+        q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))  # (1, H, T, D)
+        q, k, v = _layout(q, kv_heads), _layout(k, kv_heads, groups), _layout(v, kv_heads, groups)
+        try:
+            out = fmha.memory_efficient_attention(q, k, v, attn_bias=bias, scale=scale)
+        except NotImplementedError as error:
+            raise VariantError(f"{self.name} cannot run this: {' '.join(str(error).split())}") from None
+        return out.flatten(2, -2).squeeze(0)  # type: ignore[no-any-return]
 
     def reasons_against(self, case: CaseLike) -> list[str]:
         # The library is asked even where `supports` rules the case out already: its own reasons say more.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..api import Complexity, Supports, register
 from ..flash import FlashAttention
+from ..varlen import Packing
 from .sliding_window import SlidingWindow
 
 
@@ -22,7 +23,7 @@ from .sliding_window import SlidingWindow
     "sliding_window_flash_attn",
     family="sparse",
     kind="approximate",
-    supports=Supports(decode=True, dtypes=("bfloat16", "float16"), devices=("cuda",)),
+    supports=Supports(decode=True, varlen=True, dtypes=("bfloat16", "float16"), devices=("cuda",)),
     complexity=Complexity(time=1, memory=1, text="O(N w d) time, O(N d) memory", state=0),
     paper="Dao 2023, arXiv:2307.08691; the method: Beltagy et al. 2020, arXiv:2004.05150, sec. 3.1",
     formula=SlidingWindow.formula,
@@ -56,3 +57,10 @@ class SlidingWindowFlashAttn(FlashAttention):
         if blind == q.shape[2]:
             return q.new_zeros(*q.shape[:3], v.shape[3])
         return self.call(q, k, v, scale=scale, causal=causal, window=(before, after), blind=blind)
+
+    def forward_varlen(
+        self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, *, causal: bool, scale: float
+    ) -> Tensor:
+        before = self.window_size - 1
+        window = before, 0 if causal else before
+        return self.call_varlen(q, k, v, packing, scale=scale, causal=causal, window=window)

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..api import CaseLike, Complexity, State, Supports, Variant, register
 from ..blocks import prepend_zeros
 from ..full import flex
+from ..varlen import Packing
 from .sliding_window import SlidingWindow
 
 BLOCK = flex.BLOCK
@@ -27,7 +28,7 @@ BLOCK = flex.BLOCK
     "sliding_window_flex",
     family="sparse",
     kind="approximate",
-    supports=Supports(decode=True, dtypes=("float32", "bfloat16", "float16")),
+    supports=Supports(decode=True, varlen=True, dtypes=("float32", "bfloat16", "float16")),
     complexity=Complexity(
         time=1, memory=1, text="O(N w d) time, O(N d) memory, and (N / 128)² indices of blocks", state=0
     ),
@@ -65,6 +66,12 @@ class SlidingWindowFlex(Variant):
         mask = functools.partial(band_mask, n_q - blind, n_k, before, after, q.device, backward=q.device.type != "cpu")
         return prepend_zeros(flex.run(self, q[:, :, blind:], k, v, mask, scale), blind)
 
+    def forward_varlen(
+        self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, *, causal: bool, scale: float
+    ) -> Tensor:
+        before = self.window_size - 1
+        return flex.run_varlen(self, q, k, v, packing, scale, before=before, after=0 if causal else before)
+
     def keep(self, state: State) -> State:
         return self.method.keep(state)
 
@@ -79,13 +86,9 @@ def band_mask(n_q: int, n_k: int, before: int, after: int, device: torch.device,
     """The BlockMask of a band: the query at position p = i + Nk - Nq sees the keys p - before … p + after.
 
     A row of 128 queries lists the blocks of keys from the first that its first query sees to the last that its last
-    query sees; among them, those that every query sees are `full` and skip the mask. torch wants a table of all blocks
-    of keys for each row, however few of them count. Every query must see a key.
+    query sees; among them, those that every query sees are `full` and skip the mask. Every query must see a key.
     """
-    from torch.nn.attention.flex_attention import BlockMask
-
     shift = n_k - n_q
-    columns = -(-n_k // BLOCK)
     first = torch.arange(0, n_q, BLOCK, dtype=torch.int32, device=device)  # row i of each block of queries
     last = (first + BLOCK - 1).clamp(max=n_q - 1)
     begin = (first + shift - before).clamp(min=0) // BLOCK
@@ -93,23 +96,14 @@ def band_mask(n_q: int, n_k: int, before: int, after: int, device: torch.device,
     # keys that all queries of a block see, in whole blocks of them; a block of queries that is cut short has none
     full_begin = -(-(last + shift - before).clamp(min=0) // BLOCK)
     full_end = (first + shift + after + 1).clamp(min=0, max=n_k) // BLOCK
-    full = torch.where(last - first == BLOCK - 1, (full_end - full_begin).clamp(min=0), 0)
-    full_begin = torch.where(full > 0, full_begin, end)
-    left = full_begin - begin  # blocks before the full ones; the rest of the partial ones are after them
-    some = end - begin - full
-
-    place = torch.arange(columns, dtype=torch.int32, device=device)
-    partly = begin[:, None] + place + torch.where(place < left[:, None], 0, full[:, None])
-    wholly = full_begin[:, None] + place
-    return BlockMask.from_kv_blocks(
-        some.to(torch.int32)[None, None],
-        partly.clamp(max=columns - 1).to(torch.int32)[None, None],
-        full.to(torch.int32)[None, None],
-        wholly.clamp(max=columns - 1).to(torch.int32)[None, None],
-        BLOCK_SIZE=BLOCK,
-        mask_mod=_sees(torch.tensor(shift - before, device=device), torch.tensor(shift + after, device=device)),
-        seq_lengths=(n_q, n_k),
-        compute_q_blocks=backward,  # the backward pass alone reads them
+    return flex.mask_of_blocks(
+        begin,
+        end,
+        full_begin,
+        torch.where(last - first == BLOCK - 1, full_end - full_begin, 0),
+        (n_q, n_k),
+        _sees(torch.tensor(shift - before, device=device), torch.tensor(shift + after, device=device)),
+        backward=backward,
     )
 
 
