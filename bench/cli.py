@@ -12,6 +12,7 @@ import click
 
 from .. import __version__
 from .cli_compare import compare
+from .cli_doctor import doctor
 from .cli_variants import check, list_command, new, show
 from .output import echo_json, json_option, plugin_option, whole_number
 
@@ -63,7 +64,7 @@ def main() -> None:
     """
 
 
-for command in (list_command, show, check, new, compare):
+for command in (list_command, show, check, new, compare, doctor):
     main.add_command(command)
 
 
