@@ -95,7 +95,7 @@ def examine(request: Request, tell: Callable[[str], None] = lambda text: None) -
         with _file(request.out) as file:
             asked = Asked(work, request.pair_time_s, machine.fingerprint)
             for number, share in enumerate(wanted, start=1):
-                what = f"with {share:.3g} more work" if share else "with itself"
+                what = f"with {share:.0%} more work" if share else "with itself"
                 tell(f"comparison {number} of {len(wanted)}: code {what}")
                 # each comparison has chances of its own, whether it is made now or after a stop
                 trials.append(compared(asked, share, random.Random(f"{request.seed} {len(trials)}")))
