@@ -147,7 +147,11 @@ def _measure_case(
     order = random.Random(case.case_id)
     for pair in range(PAIRS):
         with contextlib.ExitStack() as stack:
-            peers = [stack.enter_context(contextlib.closing(_peer(home, config))) for home in homes]
+            started = {  # which of them starts first is chance too
+                side: stack.enter_context(contextlib.closing(_peer(homes[side], config)))
+                for side in order.sample((0, 1), 2)
+            }
+            peers = [started[side] for side in (0, 1)]
             for peer, one in zip(peers, found, strict=True):
                 _set_up(peer, one, case, config)
             if all(one.status == "ok" for one in found):
