@@ -86,14 +86,13 @@ def examine(request: Request, tell: Callable[[str], None] = lambda text: None) -
     before = len(trials)
     wanted = _wanted(request, trials)
     try:
-        idle = counters.read()
-        time.sleep(IDLE_S)
-        quiet = counters.between(idle, counters.read())
-        ceilings = _ceilings(request, tell)
-        work = _work(request, trials)
-        start = counters.read()
         with _file(request.out) as file:
-            asked = Asked(work, request.pair_time_s, machine.fingerprint)
+            idle = counters.read()
+            time.sleep(IDLE_S)
+            quiet = counters.between(idle, counters.read())
+            ceilings = _ceilings(request, tell)
+            asked = Asked(_work(request, trials), request.pair_time_s, machine.fingerprint)
+            start = counters.read()
             for number, share in enumerate(wanted, start=1):
                 what = f"with {share:.0%} more work" if share else "with itself"
                 tell(f"comparison {number} of {len(wanted)}: code {what}")
@@ -102,7 +101,7 @@ def examine(request: Request, tell: Callable[[str], None] = lambda text: None) -
                 if file is not None:
                     file.write(trials[-1].model_dump_json() + "\n")
                     file.flush()
-        during = counters.between(start, counters.read())
+            during = counters.between(start, counters.read())
     except KeyboardInterrupt:
         raise Stopped(request.out, len(trials), before + len(wanted)) from None
     tell(f"judging {len(trials)} comparisons")
