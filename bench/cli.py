@@ -13,6 +13,7 @@ import click
 from .. import __version__
 from .cli_accuracy import dropin, fidelity, recall
 from .cli_compare import compare
+from .cli_doctor import doctor
 from .cli_plot import plot
 from .cli_recommend import recommend
 from .cli_reproduce import reproduce
@@ -69,7 +70,11 @@ def main() -> None:
     """
 
 
-COMMANDS = (list_command, show, check, new, compare, recall, fidelity, dropin, tasks, reproduce, plot, recommend, table)
+COMMANDS = (
+    *(list_command, show, check, new, compare, doctor),
+    *(recall, fidelity, dropin, tasks, reproduce),
+    *(plot, recommend, table),
+)
 for command in COMMANDS:
     main.add_command(command)
 

@@ -1,16 +1,15 @@
 """Two revisions of the variants, measured in turns: each checked out into a worktree, each in a process of its own.
 
-The code that is measured comes from the revisions, the code that measures from here. Where a process lies in memory is
-chance that lasts as long as the process does, and can cost some percent: so every case is measured by several pairs
-of processes, one after the other, and a change must show in each pair.
+The code that is measured comes from the revisions, the code that measures from here. Every case is measured by several
+pairs of processes, one after the other, and a change must show in each pair.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,13 +28,10 @@ from .limits import memory_available
 from .output import whole_number
 from .peers import Peer, PeerFailed
 from .plan import expand
+from .turns import MIN_ROUNDS, PAIRS, take_turns
 from .worktrees import checked_out, commit_of, dirty, ended_by_signals
 
-PAIRS = 3
-"""Pairs of processes for each case."""
 CASE_TIME_S = 2.0
-MIN_ROUNDS, MAX_ROUNDS = 5, 60
-"""Of one pair."""
 MEMORY_SHARE = 0.45
 """Of the memory that is free: two processes live side by side."""
 NUMBERS = ("seq_lens", "threads", "batch", "heads", "kv_heads", "head_dim")
@@ -151,7 +147,11 @@ def _measure_case(
     order = random.Random(case.case_id)
     for pair in range(PAIRS):
         with contextlib.ExitStack() as stack:
-            peers = [stack.enter_context(contextlib.closing(_peer(home, config))) for home in homes]
+            started = {  # which of them starts first is chance too
+                side: stack.enter_context(contextlib.closing(_peer(homes[side], config)))
+                for side in order.sample((0, 1), 2)
+            }
+            peers = [started[side] for side in (0, 1)]
             for peer, one in zip(peers, found, strict=True):
                 _set_up(peer, one, case, config)
             if all(one.status == "ok" for one in found):
@@ -173,19 +173,16 @@ def _set_up(peer: Peer, found: Measured, case: Case, config: Config) -> None:
 
 
 def _rounds(peers: list[Peer], found: list[Measured], order: random.Random, time_s: float, wanted: int | None) -> int:
-    """Lets both take turns, in a fresh random order each round; returns how many rounds both came through."""
-    began, done = time.monotonic(), 0
-    while done < (wanted or MAX_ROUNDS) and (wanted or done < MIN_ROUNDS or time.monotonic() - began < time_s):
-        turns: dict[int, float] = {}
-        for side in order.sample((0, 1), 2):
-            answer = _ask(peers[side], found[side], "sample")
-            if answer is None:
-                return done
-            turns[side] = answer["seconds"]
-        for side, seconds in turns.items():
-            found[side].samples.append(seconds)
-        done += 1
-    return done
+    """Lets both take turns; returns how many rounds both came through."""
+
+    def turn(side: int) -> float | None:
+        answer = _ask(peers[side], found[side], "sample")
+        return None if answer is None else float(answer["seconds"])
+
+    rounds = take_turns([functools.partial(turn, side) for side in (0, 1)], order, time_s, wanted)
+    for side, one in enumerate(found):
+        one.samples += [seconds[side] for seconds in rounds]
+    return len(rounds)
 
 
 def _ask(peer: Peer, found: Measured, what: str, **arguments: Any) -> dict[str, Any] | None:

@@ -1,26 +1,36 @@
 """Instrument: the time of one call.
 
-A sample is one turn of a round: enough calls in a row that the clock's grain and the call's start do not matter,
-divided by their number. Garbage is collected before a turn and not during it.
+A sample is one turn of a round. A turn is cut into parts, each of enough calls in a row that the clock's grain and the
+call's start do not matter, and the median over parts counts: an interruption of some milliseconds spoils a part and not
+the turn. Garbage is collected before a turn and not during it.
 """
 
 from __future__ import annotations
 
 import gc
+import os
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
+from statistics import median
 
 import torch
 
 from . import gpu
 
-SAMPLE_S = 0.005
-"""Calls are repeated within a sample until it lasts this long."""
+PART_S = 0.0025
+"""Calls are repeated within a part until it lasts this long."""
+PARTS = 6
+"""Of a turn, where calls are short; longer calls have fewer, until one call is a turn."""
+SAMPLE_S = PART_S * PARTS
 SHORT_S = 0.05
 """Calls shorter than this get one untimed call first in each turn: another worker has just used the caches."""
-SETTLE_S = 0.01
-"""Pause after each turn. The threads of a parallel region spin for some milliseconds before they sleep (libgomp), and
-would hold a core while the next worker is timed."""
+SETTLE_S = 0.05
+"""Longest wait after a turn until this process's other threads sleep. Those of a parallel region spin for 5 to 25
+milliseconds before they do (libgomp), and would hold a core while the next worker is timed."""
+POLL_S = 0.001
+TASKS = Path("/proc/self/task")
 WARMUP_S = 0.1
 WARMUP_CALLS = 2
 MAX_CALLS = 1000
@@ -38,7 +48,7 @@ class Stopwatch:
         self.call = call
         self.cuda = gpu.is_gpu(device)
         self.device = device
-        self.calls = 1
+        self.parts = self.calls_per_part = 1
         self.call_s = 0.0
         # written to before each timed call on CUDA
         self.flush = torch.empty(gpu.flush_bytes(device), dtype=torch.int8, device=device) if self.cuda else None
@@ -58,8 +68,16 @@ class Stopwatch:
             best = min(best, last)  # the last call may be one that the system interrupted
             spent, calls = time.perf_counter() - start, calls + 1
         self.call_s = best
-        self.calls = 1 if self.cuda else max(1, min(MAX_CALLS, round(SAMPLE_S / max(best, 1e-9))))
+        if not self.cuda:
+            best = max(best, 1e-9)
+            self.parts = max(1, min(PARTS, round(SAMPLE_S / best)))
+            self.calls_per_part = max(1, min(MAX_CALLS, round(PART_S / best)))
         return spent
+
+    @property
+    def calls(self) -> int:
+        """Timed calls of a turn."""
+        return self.parts * self.calls_per_part
 
     def sample(self) -> float:
         """One turn: seconds a call."""
@@ -68,11 +86,11 @@ class Stopwatch:
         try:
             if self.call_s < SHORT_S:
                 self.call()
-            return self._timed(self.calls)
+            return median(self._timed(self.calls_per_part) for _ in range(self.parts))
         finally:
             gc.enable()
             if not self.cuda:
-                time.sleep(SETTLE_S)
+                settle()
 
     def _timed(self, calls: int) -> float:
         if self.cuda:
@@ -95,3 +113,27 @@ class Stopwatch:
             pairs.append((start, end))
         torch.cuda.synchronize(self.device)
         return float(sum(start.elapsed_time(end) for start, end in pairs)) / 1000 / calls
+
+
+def settle() -> None:
+    """Waits until no other thread of this process runs, SETTLE_S at most; so long where the system does not say."""
+    end = time.monotonic() + SETTLE_S
+    while _others_run() and time.monotonic() < end:
+        time.sleep(POLL_S)
+
+
+def _others_run() -> bool:
+    own = str(threading.get_native_id())
+    try:
+        threads = [name for name in os.listdir(TASKS) if name != own]
+    except OSError:
+        return True
+    return any(_runs(name) for name in threads)
+
+
+def _runs(thread: str) -> bool:
+    """Whether a thread runs, or would if it had a core: the state behind the name in /proc/PID/task/TID/stat."""
+    try:
+        return (TASKS / thread / "stat").read_text(errors="replace").rpartition(")")[2].split()[0] == "R"
+    except (OSError, IndexError):  # it has ended
+        return False

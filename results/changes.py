@@ -15,7 +15,7 @@ from .statistics import (
     correct,
     least_rank_sum_p,
     least_signed_rank_p,
-    paired_ratio,
+    median_interval,
     rank_sum_p,
     ratio_of_medians,
     round_ratios,
@@ -58,56 +58,71 @@ class Finding:
         return math.inf if self.ratio is None else abs(math.log(self.ratio.value)) if self.ratio.value > 0 else math.inf
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What the samples of one case say of HEAD's time over BASE's."""
+
+    ratio: Interval
+    """With the shift taken off."""
+    p: float
+    """Of the test that they differ, not corrected."""
+    least_p: float
+    """The smallest that it could be for so many samples."""
+    processes: tuple[float, ...] = ()
+    """The ratio in each pair of processes, where both took turns."""
+
+    def called(self, threshold: float, p: float) -> tuple[Verdict, str]:
+        """The verdict and its word; `p` is corrected for the number of tests."""
+        if 1 / (1 + threshold) < self.ratio.value < 1 + threshold or self.p >= ALPHA:
+            return "same", "same"
+        slower = self.ratio.value > 1
+        word = "slower" if slower else "faster"
+        if p >= ALPHA or not self._in_every_process(threshold):  # it would count, were it the only one that is compared
+            return "perhaps", f"perhaps {word}"
+        return ("worse" if slower else "better"), word
+
+    def _in_every_process(self, threshold: float) -> bool:
+        """Whether each pair of processes shows the change, by half the threshold at least, in the same direction.
+
+        What a process got of memory and caches is chance that stays with it, and looks like a change in all its rounds.
+        """
+        enough = 1 + threshold / 2
+        return not self.processes or min(self.processes) >= enough or max(self.processes) <= 1 / enough
+
+
+def in_turns(old: Sequence[float], new: Sequence[float], lasted: Sequence[int]) -> Evidence:
+    """Of two sides that took turns; `lasted` says how many rounds each pair of processes took, in their order."""
+    rounds = round_ratios(new, old)
+    medians, start = [], 0
+    for count in lasted:
+        medians.append(statistics.median(rounds[start : start + count] or [1.0]))
+        start += count
+    return Evidence(median_interval(rounds), signed_rank_p(rounds), least_signed_rank_p(len(rounds)), tuple(medians))
+
+
+def _apart(old: Sequence[float], new: Sequence[float], shift: float) -> Evidence:
+    """Of two sides that were measured one after the other."""
+    ratio = ratio_of_medians(new, old)
+    without = Interval(ratio.value / shift, ratio.low / shift, ratio.high / shift)
+    return Evidence(without, rank_sum_p([x / shift for x in new], old), least_rank_sum_p(len(new), len(old)))
+
+
 def times(
     pairs: Sequence[tuple[Record, Record]], threshold: float, shifts: Sequence[float], paired: bool
 ) -> tuple[list[Finding], int]:
     """Each pair's times, judged with its shift taken off, and for how many no difference could have counted."""
-    ratios, ps, least = [], [], []
+    found = []
     for (b, h), shift in zip(pairs, shifts, strict=True):
         old, new = b.samples_s or [], h.samples_s or []
-        if paired:
-            rounds = round_ratios(new, old)
-            ratio = paired_ratio(new, old)
-            ps.append(signed_rank_p(rounds, around=shift))
-            least.append(least_signed_rank_p(len(rounds)))
-        else:
-            ratio = ratio_of_medians(new, old)
-            ps.append(rank_sum_p([x / shift for x in new], old))
-            least.append(least_rank_sum_p(len(new), len(old)))
-        ratios.append(Interval(ratio.value / shift, ratio.low / shift, ratio.high / shift))
-    corrected = correct(ps, least)
+        lasted = (h.model_extra or {}).get("rounds_per_process") or [min(len(old), len(new))]
+        found.append(in_turns(old, new, lasted) if paired else _apart(old, new, shift))
+    corrected = correct([one.p for one in found], [one.least_p for one in found])
     findings = []
-    for (b, h), ratio, raw, p in zip(pairs, ratios, ps, corrected.p, strict=True):
-        verdict, word = _called(ratio.value, threshold, raw, p)
-        if paired and verdict in ("worse", "better") and not _in_every_process(b, h, threshold):
-            verdict, word = "perhaps", f"perhaps {word}"
+    for (b, h), one, p in zip(pairs, found, corrected.p, strict=True):
+        verdict, word = one.called(threshold, p)
         old_s, new_s = (statistics.median(record.samples_s or []) for record in (b, h))
-        findings.append(Finding(h, "time", verdict, word, old_s, new_s, ratio, p))
+        findings.append(Finding(h, "time", verdict, word, old_s, new_s, one.ratio, p))
     return findings, corrected.able.count(False)
-
-
-def _in_every_process(b: Record, h: Record, threshold: float) -> bool:
-    """Whether each pair of processes shows the change, by half the threshold at least, in the same direction.
-
-    What a process got of memory and caches is chance that stays with it, and looks like a change in all its rounds.
-    """
-    rounds = round_ratios(h.samples_s or [], b.samples_s or [])
-    lasted = (h.model_extra or {}).get("rounds_per_process") or [len(rounds)]
-    medians = []
-    for count in lasted:
-        medians.append(statistics.median(rounds[:count] or [1.0]))
-        rounds = rounds[count:]
-    enough = 1 + threshold / 2
-    return min(medians) >= enough or max(medians) <= 1 / enough
-
-
-def _called(ratio: float, threshold: float, raw: float, p: float) -> tuple[Verdict, str]:
-    if 1 / (1 + threshold) < ratio < 1 + threshold or raw >= ALPHA:
-        return "same", "same"
-    word = "slower" if ratio > 1 else "faster"
-    if p >= ALPHA:  # it would count, were it the only one that is compared
-        return "perhaps", f"perhaps {word}"
-    return ("worse" if ratio > 1 else "better"), word
 
 
 def certain(b: Record, h: Record) -> Iterable[Finding]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -49,6 +52,53 @@ def test_a_short_call_is_run_once_untimed_in_each_turn(monkeypatch: pytest.Monke
     before = clock.calls
     watch.sample()
     assert clock.calls == before + watch.calls + 1
+
+
+def test_an_interruption_spoils_a_part_of_a_turn_and_not_its_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, 0.001)
+    watch = timing.Stopwatch(clock.call, "cpu")
+    watch.warm_up()
+    assert watch.parts > 2
+    end = clock.calls + watch.calls
+
+    def interrupted() -> None:
+        clock.call()
+        clock.now += 0.5 if clock.calls == end else 0.0
+
+    watch.call = interrupted
+    assert watch.sample() == pytest.approx(0.001)
+    assert clock.now > 0.5
+
+
+def test_a_turn_ends_when_no_other_thread_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    own = threading.get_native_id()
+    for thread, state in ((own, "R"), (own + 1, "S"), (own + 2, "R")):
+        (tmp_path / str(thread)).mkdir()
+        (tmp_path / str(thread) / "stat").write_text(f"{thread} (a) name) {state} 1 1")
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            (tmp_path / str(own + 2) / "stat").write_text("7 (spun) S 1 1")
+
+    monkeypatch.setattr(timing, "TASKS", tmp_path)
+    monkeypatch.setattr(timing.time, "sleep", sleep)
+    timing.settle()
+    assert len(waited) == 3
+    timing.settle()
+    assert len(waited) == 3
+
+
+def test_a_thread_that_never_rests_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(timing, "TASKS", tmp_path / "absent")
+    monkeypatch.setattr(timing.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(timing.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    timing.settle()
+    assert now[0] == pytest.approx(timing.SETTLE_S, abs=2 * timing.POLL_S)
 
 
 def test_garbage_is_not_collected_inside_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,168 @@
+"""Comparisons whose answer is known: code against itself, and against itself with more work planted.
+
+Each is made as `compare --git` makes its own: several pairs of fresh isolated processes, whose sides take turns. What
+is timed is attention of a fixed size, called so often that a planted share of work is real work: 103 calls instead of
+100 are 3 % more.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ..results.trial import Trial
+from . import counters
+from .case import Case
+from .errors import BenchError
+from .process import Child, Died, OutOfMemory, Raised, TookTooLong, ready
+from .turns import PAIRS, take_turns
+
+UNITS = 100
+"""What is timed is a multiple of so many calls of the attention: a planted percent is one of them."""
+LEAST_S = 0.0025
+"""What is timed lasts about as long at least, as a part of a turn does (`timing.PART_S`)."""
+SEQ_LEN, HEADS, HEAD_DIM = 64, 1, 64
+"""Small, so that so many calls take milliseconds; inputs and scores stay in the nearest caches."""
+VARIANT = "naive"
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is timed on one side, as plain data for its process."""
+
+    dtype: str
+    threads: int
+    seed: int
+    units: int
+
+    @property
+    def case(self) -> Case:
+        """The attention that a unit calls."""
+        return Case(
+            variant=VARIANT,
+            params={},
+            mode="forward",
+            causal=True,
+            batch=1,
+            heads=HEADS,
+            kv_heads=HEADS,
+            n_q=SEQ_LEN,
+            n_k=SEQ_LEN,
+            head_dim=HEAD_DIM,
+            dtype=self.dtype,
+            device="cpu",
+            threads=self.threads,
+            compiled=False,
+            inputs="gaussian",
+            seed=self.seed,
+        )
+
+
+# -- in a process of its own ------------------------------------------------------------------------------------
+
+
+def set_up(state: dict[str, Any], work: Work) -> float:
+    """Draws the inputs and warms up; returns the seconds of one unit."""
+    import torch
+
+    from ..variants.api import get
+    from . import inputs, memory
+    from .timing import Stopwatch
+    from .worker import make_call
+
+    torch.set_num_threads(work.threads)
+    memory.keep_heap()
+    torch.manual_seed(work.seed)
+    unit = make_call(get(VARIANT), work.case, *inputs.draw(work.case, None), {})
+
+    def call() -> None:
+        for _ in range(work.units):
+            unit()
+
+    state["stopwatch"] = Stopwatch(call, "cpu")
+    state["stopwatch"].warm_up()
+    return float(state["stopwatch"].call_s) / work.units
+
+
+def sample(state: dict[str, Any]) -> float:
+    """One turn: seconds a call."""
+    return float(state["stopwatch"].sample())
+
+
+# -- comparisons ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How each comparison is made."""
+
+    work: Work
+    pair_time_s: float
+    machine: str
+
+
+def sized(dtype: str, threads: int, seed: int) -> Work:
+    """The work that lasts as long as a part of a turn. Raises BenchError where it cannot be done."""
+    with closing(Child()) as child:
+        unit_s = _ask(child, set_up, Work(dtype, threads, seed, UNITS))
+    return Work(dtype, threads, seed, UNITS * max(1, round(LEAST_S / (unit_s * UNITS))))
+
+
+def compared(asked: Asked, planted: float, order: random.Random) -> Trial:
+    """One comparison in fresh processes; `planted` is whole percents. Raises BenchError where one of them fails."""
+    base = asked.work
+    head = replace(base, units=base.units + round(base.units * planted))
+    started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    first, began = counters.read(), time.monotonic()
+    rounds: list[tuple[float, ...]] = []
+    lasted = []
+    for pair in range(PAIRS):
+        with ExitStack() as stack:
+            children = {}
+            for side in order.sample((0, 1), 2):  # which of them starts first is chance too
+                children[side] = stack.enter_context(closing(Child()))
+                _ask(children[side], ready)
+            for side, work in enumerate((base, head)):
+                _ask(children[side], set_up, work)
+            # what starting took comes out of the time for rounds
+            until = began + asked.pair_time_s * (pair + 1) / PAIRS
+            turns = [functools.partial(_ask, children[side], sample) for side in (0, 1)]
+            taken = take_turns(turns, order, max(0.0, until - time.monotonic()))
+        rounds += taken
+        lasted.append(len(taken))
+    wall_s = time.monotonic() - began
+    others = counters.between(first, counters.read())
+    return Trial(
+        planted=planted,
+        base_s=[seconds[0] for seconds in rounds],
+        head_s=[seconds[1] for seconds in rounds],
+        rounds_per_process=lasted,
+        wall_s=wall_s,
+        asked_s=asked.pair_time_s,
+        others_cores=others.others_s / others.wall_s if others.seen else None,
+        dtype=base.dtype,
+        threads=base.threads,
+        units=base.units,
+        seed=base.seed,
+        machine=asked.machine,
+        started_at=started_at,
+    )
+
+
+def _ask(child: Child, function: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return child.call(function, *args, timeout_s=TIMEOUT_S)
+    except TookTooLong:
+        why = f"took longer than {TIMEOUT_S:g} s"
+    except Died as error:
+        why = error.why
+    except (OutOfMemory, Raised) as error:
+        why = str(error)
+    raise BenchError(f"the process that the doctor measures failed: {why}; free memory or cores, and try again")

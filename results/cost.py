@@ -1,0 +1,92 @@
+"""What a run cost beside its measured calls: where its wall time went.
+
+Strictly measured is the time inside of timed calls alone: those whose seconds are in a record's samples. Beside them, a
+case is called to warm it up, and to weigh memory and operations: no sample comes of that, but figures rest on it. The
+check against the definition is the harness's own cost and a product of its own: no figure is published without it, so
+it is told apart. All else is the harness: planning, ceilings, starting processes, and whatever passes between timed
+calls, the untimed one at the start of each turn included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ResultsError
+from .record import Record
+from .run import Run
+from .store import RunFolder
+
+PARTS = {
+    "measured": "inside of timed calls",
+    "warming": "warming up: untimed calls before the first turn",
+    "weighing": "weighing memory and operations",
+    "checking": "drawing inputs, checking against the definition, fidelity",
+    "starting": "starting processes",
+    "pausing": "between timed calls: one that is not timed, garbage, waiting until threads sleep, passing turns on",
+    "planning": "planning: finding variants, capturing input",
+    "ceilings": "measuring the machine's ceilings",
+    "rest": "all else",
+}
+CALLS = ("measured", "warming", "weighing")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Where the wall time of one run went."""
+
+    run: str
+    total_s: float
+    cases: int
+    spent_s: dict[str, float]
+    """By the keys of PARTS; they add up to the total."""
+    start_s: float | None
+    """Of one case's process, in the mean; null where none was started."""
+
+    @property
+    def unmeasured_share(self) -> float:
+        """Of the wall time: not inside of timed calls, which is the strictest measure of what the harness costs."""
+        return 1 - self.spent_s["measured"] / self.total_s
+
+    @property
+    def harness_share(self) -> float:
+        """Of the wall time: neither inside of a case's own calls nor checking it."""
+        return 1 - sum(self.spent_s[part] for part in (*CALLS, "checking")) / self.total_s
+
+    @property
+    def parts(self) -> list[tuple[float, str]]:
+        """Seconds and words, most first."""
+        return sorted(((seconds, PARTS[part]) for part, seconds in self.spent_s.items()), reverse=True)
+
+    @property
+    def sentence(self) -> str:
+        calls = sum(self.spent_s[part] for part in CALLS) / self.total_s
+        checks = self.spent_s["checking"] / self.total_s
+        start = "" if self.start_s is None else f"; a case's process starts in {self.start_s:.3f} s"
+        return (
+            f"{self.run}: {self.total_s:.1f} s, {self.unmeasured_share:.1%} of it not inside of timed calls. Calls of "
+            f"cases, timed or not, took {calls:.1%}, checks {checks:.1%}, the harness {self.harness_share:.1%}{start}"
+        )
+
+
+def cost_of(path: str | Path) -> Cost:
+    """Of a run folder. Raises ResultsError where it does not say where its time went."""
+    folder = RunFolder(path)
+    return account(str(path), folder.run(), list(folder.records()))
+
+
+def account(name: str, run: Run, records: Sequence[Record]) -> Cost:
+    """Of what run.json and its records say. Raises ResultsError where they say nothing of it."""
+    spent = run.spent_s
+    total = spent.get("total", 0.0)
+    if total <= 0:
+        raise ResultsError(f"{name} does not say where its time went: it was killed, or is no sweep; measure it again")
+    parts = {part: spent.get(part, 0.0) for part in PARTS}
+    # a set-up holds its warm-up, and sampling the timed calls
+    parts["warming"] = sum(record.warmup_s or 0.0 for record in records)
+    parts["checking"] = max(0.0, parts["checking"] - parts["warming"])
+    parts["pausing"] = max(0.0, spent.get("sampling", 0.0) - parts["measured"])
+    parts["rest"] = max(0.0, total - sum(parts.values()))
+    started = sum(1 for record in records if record.wall_s)
+    return Cost(name, total, run.cases, parts, parts["starting"] / started if started else None)
