@@ -151,18 +151,23 @@ def _tell_fidelity(found: list[Point], ranked: list[Agreement]) -> None:
         here = [point for point in found if (point.causal, point.seq_len) == (causal, length)]
         last = [name for name in columns if any(point.inputs == name for point in here)][-1]
         cells = {(point.variant, str(point.params), point.inputs): point for point in here}
-        rows = {(p.budget or 0, p.variant, str(p.params)): p for p in here}
+        # where all queries were compared, the mean of their keys is none of a sample
+        fullest = sorted(here, key=lambda p: p.rows)
+        rows = {(p.budget or 0, p.variant, str(p.params)): p for p in fullest}
         click.echo(f"Relative error, {'causal' if causal else 'non-causal'}, N {length}:")
         table = []
-        for (_, variant, params), one in sorted(rows.items(), key=lambda row: (row[0][0], row[1].error)):
+        for (_, variant, params), one in rows.items():
             across = [cells.get((variant, params, name)) for name in columns]
             at_last = cells.get((variant, params, last), one)
             time = "—" if at_last.time_s is None else f"{1e3 * at_last.time_s:.2f}"
             keys = "—" if one.keys is None else f"{one.keys:.0f}"
-            table.append((one.label, one.unit or "—", keys, *map(_error, across), time))
+            row = (one.label, one.unit or "—", keys, *map(_error, across), time)
+            table.append((one.budget or 0, at_last.error, row))
+        table.sort(key=lambda entry: entry[:2])  # what does best on the last kind of input first
         means = [next((p.error_uniform for p in here if p.inputs == name), None) for name in columns]
-        table.append(("plain mean", "—", "—", *("—" if mean is None else f"{mean:.2f}" for mean in means), "—"))
-        echo_table(("variant, budget", "of", "keys kept", *columns, f"ms on {last}"), table)
+        null = ("plain mean", "—", "—", *("—" if mean is None else f"{mean:.2f}" for mean in means), "—")
+        header = ("variant, budget", "of", "keys kept", *columns, f"ms on {last}")
+        echo_table(header, [*(row for _, _, row in table), null])
     click.echo("* worse than a window of as many keys; ! worse than the plain mean of the values. topk is the oracle.")
     for one in ranked:
         if one.second.partition(":")[0] != "captured":

@@ -165,8 +165,9 @@ def save_dropin(records: Sequence[DropinRecord], path: Path) -> Path:
             null = getattr(first, f"{name}_uniform")
             if null is not None:
                 axes.axvline(null, color=NULL, lw=2.5, alpha=0.6, zorder=1)
-            if name == "perplexity":
+            if name == "perplexity" and first.perplexity_original is not None:
                 axes.axvline(first.perplexity_original, color="#333333", lw=1, ls="--", zorder=1)
+            if name == "perplexity":
                 axes.set_xscale("log")
             axes.set_ylim(-0.7, len(ordered) - 0.3)
             labels = [_label(record) for record in ordered] if column == 0 else [""] * len(ordered)

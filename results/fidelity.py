@@ -26,6 +26,8 @@ class Point:
     causal: bool
     seq_len: int
     head_dim: int
+    rows: int
+    """Queries that were compared. Of few, those at the ends of the text are many: see bench/error.py."""
     error: float
     cosine: float | None
     keys: float | None
@@ -92,6 +94,7 @@ def points(records: Iterable[Record]) -> list[Point]:
             causal=r.causal,
             seq_len=r.n_k,
             head_dim=r.head_dim,
+            rows=r.checked_rows or 0,
             error=r.fidelity_error,
             cosine=r.fidelity_cosine,
             keys=r.fidelity_keys,
