@@ -176,7 +176,7 @@ def test_heavy_imports_are_seen() -> None:
         command_line("--version"),
         *(
             command_line(command, "--help")
-            for command in ("list", "show", "plot", "run", "report", "compare", "capture")
+            for command in ("list", "show", "plot", "run", "report", "compare", "capture", "tasks")
         ),
     ],
 )
