@@ -115,18 +115,18 @@ def _curves(axes: Axes, summaries: Sequence[TaskSummary], styles: dict[str, Styl
         style = styles[summary.spec]
         last = []
         for record in summary.records:
-            points = [point for point in record.curve if point.value is not None]
+            points = [(getattr(point, over), point.value) for point in record.curve if point.value is not None]
             if not points:
                 continue
             axes.plot(
-                [getattr(point, over) for point in points],
-                [point.value for point in points],  # type: ignore[misc]
+                [x for x, _ in points],
+                [value for _, value in points],
                 color=style.colour,
                 dashes=style.mark.dash or (None, None),
                 linewidth=0.9,
                 alpha=0.75,
             )
-            last.append(points[-1].value or 0.0)
+            last.append(points[-1][1])
         if last:
             ends.append((statistics.median(last), summary))
     axes.set_xlabel("step" if over == "step" else "seconds of training (evaluations not counted)")
@@ -140,7 +140,9 @@ def _over_state(axes: Axes, summaries: Sequence[TaskSummary], styles: dict[str, 
         style = styles[summary.spec]
         assert summary.state_bytes is not None
         assert summary.median is not None
-        axes.plot([summary.state_bytes] * 2, [summary.low, summary.high], color=style.colour, linewidth=1)  # type: ignore[list-item]
+        assert summary.low is not None
+        assert summary.high is not None
+        axes.plot([summary.state_bytes] * 2, [summary.low, summary.high], color=style.colour, linewidth=1)
         axes.plot(summary.state_bytes, summary.median, marker=style.mark.matplotlib, color=style.colour, markersize=5)
         points.append((summary.median, summary))
     axes.set_xscale("log", base=2)

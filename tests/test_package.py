@@ -177,7 +177,10 @@ def test_heavy_imports_are_seen() -> None:
         command_line("--version"),
         *(
             command_line(command, "--help")
-            for command in ("list", "show", "plot", "run", "report", "compare", "capture", "recommend", "table")
+            for command in (
+                *("list", "show", "plot", "run", "report", "compare", "capture", "doctor"),
+                *("recommend", "table", "tasks", "recall", "fidelity", "dropin", "reproduce"),
+            )
         ),
     ],
 )

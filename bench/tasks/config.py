@@ -266,7 +266,8 @@ def _chosen(tables: Sequence[Mapping[str, Any]], asked: Any, where: str) -> list
             raise ConfigError(f"{where} names no task; add a table [[task]], or say which with --tasks")
         return list(tables)
     chosen: list[Mapping[str, Any]] = []
-    for spec in as_list(asked):
+    specs: Any = as_list(asked)
+    for spec in specs:
         try:
             name, given = parse_spec(spec)
         except ValueError:

@@ -52,7 +52,7 @@ class Scheduler:
         self.finished = {record.task_id: record for record in finished}
         self.lock = threading.Lock()  # of what the threads share: children, records, the bar
         self.children: set[Child] = set()
-        self.stopping = False
+        self.stopping = threading.Event()
 
     def run(self) -> None:
         """Every training is saved as one record, whatever happens to it. At Ctrl-C all processes are ended first."""
@@ -83,7 +83,7 @@ class Scheduler:
                     future.result()
             except BaseException:  # Ctrl-C, a full disk: threads end when their children do
                 with self.lock:
-                    self.stopping = True
+                    self.stopping.set()
                     for child in self.children:
                         child.process.terminate()
                 pool.shutdown(cancel_futures=True)
@@ -91,11 +91,11 @@ class Scheduler:
 
     def _do(self, unit: Unit) -> None:
         for planned in unit.trainings:
-            if planned.task_id in self.finished or self.stopping:
+            if planned.task_id in self.finished or self.stopping.is_set():
                 continue
             record = self._record(planned, unit)
             with self.lock:
-                if self.stopping:  # its process was ended by us: it has a checkpoint, and no record
+                if self.stopping.is_set():  # its process was ended by us: it has a checkpoint, and no record
                     return
                 self.save(record)
                 unit.finished.append(record)
@@ -146,7 +146,7 @@ class Scheduler:
     def _train(self, planned: Planned) -> dict[str, Any]:
         """The record's fields. What a process dies of is told in words."""
         with self.lock:  # starting one changes what all threads share: the environment, the main module
-            if self.stopping:
+            if self.stopping.is_set():
                 return {"status": "crashed", "reasons": ["stopped"]}
             child = Child()
             self.children.add(child)

@@ -107,7 +107,7 @@ def _own() -> list[bytes]:
     try:
         from pydoc_data.topics import topics
     except ImportError:
-        topics = {}
-    if not sources or not topics:
+        sources = b""
+    if not sources:
         raise InputsError("this Python ships no sources or no topics; name a text of your own with --text")
     return [sources, "\n\n".join(topics[key] for key in sorted(topics)).encode()]

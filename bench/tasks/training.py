@@ -121,7 +121,7 @@ class Training:
             group["lr"] = self.lr * self.share(index)
         self.optimiser.zero_grad(set_to_none=True)
         loss = F.cross_entropy(self.model(inputs, due), targets[due])
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), setting.clip)
         found = float(loss.detach())
         if math.isfinite(found):
