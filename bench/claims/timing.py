@@ -63,8 +63,8 @@ def exponent(samples: Mapping[int, Sequence[float]]) -> Estimate:
     return Estimate(scaling_exponent(samples), f"slope over {len(samples)} lengths, 95 % of the samples' noise")
 
 
-def rank_correlation(published: Sequence[float], measured: Sequence[Interval]) -> Estimate:
-    """Kendall's tau of two orders, and its range where each measured value may be anywhere in its own interval.
+def rank_correlation(published: Sequence[float], measured: Sequence[Interval], *, apart: float = 1.0) -> Estimate:
+    """Kendall's tau of two orders over the pairs whose published values differ by a factor of `apart` or more, and its range where each measured value may be anywhere in its own interval.
 
     A pair whose intervals overlap could stand either way round: the ends of the range count all such pairs for and
     against.
@@ -74,15 +74,16 @@ def rank_correlation(published: Sequence[float], measured: Sequence[Interval]) -
     for i in range(len(published)):
         for j in range(i):
             due = math.copysign(1, published[i] - published[j])
-            if published[i] == published[j]:
+            larger, smaller = max(published[i], published[j]), min(published[i], published[j])
+            if larger == smaller or larger < apart * smaller:
                 continue
             pairs += 1
             a, b = measured[i], measured[j]
             agrees = 1 if (a.value - b.value) * due > 0 else -1
-            apart = a.low > b.high or b.low > a.high
+            certain = a.low > b.high or b.low > a.high
             value += agrees
-            low += agrees if apart else -1
-            high += agrees if apart else 1
+            low += agrees if certain else -1
+            high += agrees if certain else 1
     return Estimate(
         Interval(value / pairs, low / pairs, high / pairs), f"all {pairs} pairs; ends: pairs that noise could turn"
     )

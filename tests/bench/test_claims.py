@@ -218,6 +218,8 @@ def test_rank_correlation_and_what_noise_could_turn() -> None:
     close = [Interval(30, 10, 40), Interval(20, 10, 40), Interval(3, 2, 4)]
     unsure = rank_correlation(published, close).interval
     assert (unsure.value, unsure.low, unsure.high) == (1, pytest.approx(1 / 3), 1)
+    far = rank_correlation(published, [apart[1], apart[0], apart[2]], apart=2).interval
+    assert (far.value, far.low, far.high) == (1, 1, 1), "5 and 4 are no order that is asked for"
 
 
 def test_records_are_matched_by_the_parameters_of_the_spec() -> None:
