@@ -48,14 +48,15 @@ class Sentence:
 def headline(settings: Sequence[Setting]) -> Setting | None:
     """The setting that the sentences are of: where an exact variant was timed at the greatest length.
 
-    Never a batch of unlike requests, where there is another. Among equals the one with the greatest length of all, then
-    forward before train before decode, then causal, then drawn before captured input (which is there for fidelity),
-    then the one with the most variants timed.
+    A batch of unlike requests, or a step of decoding, answers another question, and comes only where nothing else was
+    timed. Among equals the one with the greatest length of all, then forward before train, then causal, then drawn
+    before captured input (which is there for fidelity), then the one with the most variants timed.
     """
 
     def rank(setting: Setting) -> tuple[int, ...]:
         return (
             not setting.mixed,
+            setting.of.mode != "decode",
             setting.longest(lambda entry: entry.timed and entry.exact) or 0,
             setting.longest(lambda entry: entry.timed) or 0,
             -MODES.index(setting.of.mode),

@@ -214,7 +214,7 @@ function draw(place, spec, zoom) {
   });
   if (spec.names === "beside") {
     const named = hot.filter((point) => !point.nameless);
-    const texts = named.map(({ label }) => shortened(label, 26));
+    const texts = named.map(({ label }) => shortened(label, 34));
     beside(named.map(({ px, py }) => [px, py]), texts.map((text) => text.length * SIGN_WIDTH), [left, top, width, bottom]).forEach((spot, i) => {
       const group = svg("g", { class: "series end", style: `--c:var(--${named[i].family})` });
       group.dataset.label = named[i].label;

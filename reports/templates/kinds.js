@@ -147,6 +147,7 @@ function budgetChart(found) {
       x: value("fidelity_keys", row), y: value(field, row), nameless: true, row,
       facts: () => [["keys", digits(value("fidelity_keys", row))], ["distance", percent(value(field, row))]] }));
     points.sort((a, b) => a.x - b.x);
+    if (points.length) points.at(-1).nameless = false;
     if (points.length) all.push({ label: name, family: "null", style, points, line: true, muted: true });
   }
   return {
@@ -190,7 +191,7 @@ const exponentChart = (what) => (found) => fitted(found, what, { type: "linear",
 const crossoverChart = (what) => (found) => {
   const fits = data.fits.filter((fit) => fit.what === what);
   const most = Math.max(...fits.map(({ longest }) => longest));
-  return fitted(found, what, { type: "log", base: 2, title: "Length from which it stays " + (what === "crossover" ? "faster" : "smaller") + " than the fastest exact variant", write: plain },
+  return fitted(found, what, { type: "log", base: 2, title: `Length from which it stays ${what === "crossover" ? "faster" : "smaller"} (tokens)`, write: tick },
     (fit) => [{
       x: fit.value ?? most * 1.15, hollow: fit.value === null,
       xlow: fit.low ?? (fit.value === null ? undefined : fit.value), xhigh: fit.value === null ? (fit.low === null ? undefined : most * 1.15) : (fit.high ?? most * 1.15),
@@ -266,7 +267,7 @@ const KINDS = [
   { id: "recall", title: "Recall of pairs", make: recallChart, caption: "How many key–value pairs a variant that is not trained gives back. Once for each variant.", once: true },
   { id: "exponents", title: "How time grows", make: exponentChart("time"), caption: "Measured slope with its 95 % interval over the lengths of this run; the upright stroke is what the variant declares. Constant costs make slopes of short lengths too flat." },
   { id: "memory-exponents", title: "How memory grows", make: exponentChart("memory"), caption: "Slope of peak memory over length; the upright stroke is what the variant declares. Bytes are counted, so there is no interval." },
-  { id: "crossovers", title: "Where leaving exact attention starts to pay", make: crossoverChart("crossover"), caption: "With 95 % intervals. Hollow: not up to the longest length that was measured." },
+  { id: "crossovers", title: "Where leaving exact attention starts to pay", make: crossoverChart("crossover"), caption: "The length from which a variant stays faster than the fastest exact one, with 95 % intervals. Hollow: not up to the longest length that was measured." },
   { id: "memory-crossovers", title: "Where it starts to save memory", make: crossoverChart("memory-crossover"), caption: "Peak memory below that of the fastest exact variant at every greater length. Hollow: not up to the longest length that was measured." },
   { id: "decode", title: "Time of one more token", make: (found) => overLength(timed(decoding(found)), times(1e3, num("time_s")), { ...axisOf("Median time of a token (ms)"), lengths: true }, (row) => named(row, "time_s_low", "time_s_high").map((each) => (each === null ? null : each * 1e3))), lengths: true, caption: "Decoding with as many tokens in the past." },
   { id: "state", title: "What decoding keeps", lengths: true, make: (found) => overLength(found.filter((row) => isOk(row) && value("state_bytes", row) > 0), times(2 ** -20, num("state_bytes")), axisOf("State (MiB)", 2)), caption: "Keys and values of a cache, or sums of a fixed size, after a prompt of that length." },
