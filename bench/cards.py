@@ -50,6 +50,7 @@ def card(spec: str) -> dict[str, Any]:
         "non-causal": s.noncausal,
         "cross": s.cross,
         "decode": s.decode,
+        "packed sequences": s.varlen,
         "backward": s.backward,
     }
     return {

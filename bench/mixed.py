@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,7 +76,7 @@ class Part:
     q: Tensor
     k: Tensor
     v: Tensor
-    extras: dict[str, Tensor]
+    extras: dict[str, Any]
     call: Callable[[], object]
 
     def state_bytes(self, attn: Variant) -> int | None:

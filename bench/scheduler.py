@@ -351,8 +351,9 @@ class Scheduler:
             notes.append(
                 f"half of its samples took over twice the fastest, {min(turn.samples):.3g} s: the machine was busy"
             )
-        flops, moved = (turn.planned.fields.get(name) for name in ("flops_needed", "bytes_needed"))
-        reached = share(flops, moved_bytes(case, flops) if moved is None else moved, time_s, self.ceilings(case))
+        flops = turn.planned.fields["flops_needed"]
+        moved = turn.planned.fields.get("bytes_needed") or moved_bytes(case, flops)
+        reached = share(flops, moved, time_s, self.ceilings(case))
         if reached <= 1:
             figures["ceiling_share"] = reached
         else:

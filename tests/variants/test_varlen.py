@@ -136,14 +136,14 @@ def test_xformers_by_its_own_mask(monkeypatch: pytest.MonkeyPatch, causal: bool,
     pytest.importorskip("xformers")
     fmha, _ = xformers.load()
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, attn_bias: Any, scale: float) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, attn_bias: Any, scale: float) -> Any:
         if q.dim() == 4:
             q, k, v = (x.unsqueeze(3) for x in (q, k, v))
         q, k, v = (x.permute(0, 2, 3, 1, 4) for x in (q, k, v))  # (B, Hkv, G, T, D)
         bias = attn_bias.materialize((q.shape[3], k.shape[3]), dtype=q.dtype)
         out = ((q * scale) @ k.mT + bias).softmax(-1) @ v
         out = out.permute(0, 3, 1, 2, 4)
-        return out if kv_heads != 4 else out.squeeze(3)
+        return out.squeeze(3) if kv_heads == 4 else out
 
     monkeypatch.setattr(fmha, "memory_efficient_attention", attend)
     held(attnbench.get("xformers"), LENGTHS, causal=causal, dtype=torch.float32, kv_heads=kv_heads)
@@ -205,10 +205,9 @@ def test_a_wrong_call_is_one_sentence(change: dict[str, Any], words: str) -> Non
 
 
 def test_a_loop_is_not_claimed() -> None:
-    call = {name: torch.randn(12, 4, 16) for name in "qkv"}
-    sums = {name: torch.tensor([0, 5, 12]) for name in ("cu_seqlens_q", "cu_seqlens_k")}
+    x, sums = torch.randn(12, 4, 16), torch.tensor([0, 5, 12])
     with pytest.raises(VariantError, match="naive has no form for packed sequences"):
-        attnbench.get("naive").varlen(**call, **sums)
+        attnbench.get("naive").varlen(x, x, x, cu_seqlens_q=sums, cu_seqlens_k=sums)
 
 
 def test_who_claims_it_must_have_it() -> None:

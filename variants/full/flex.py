@@ -210,14 +210,16 @@ def mask_of_blocks(
     left = full_begin - begin  # blocks before the full ones; the rest of the partial ones are after them
     place = torch.arange(columns, dtype=torch.int32, device=begin.device)
     partly = begin[:, None] + place + torch.where(place < left[:, None], 0, full[:, None])
-    tables = (
-        end - begin - full,
-        partly.clamp(max=columns - 1),
-        full,
-        (full_begin[:, None] + place).clamp(max=columns - 1),
+    wholly = full_begin[:, None] + place
+    some, partly, full, wholly = (
+        table.to(torch.int32)[None, None]
+        for table in (end - begin - full, partly.clamp(max=columns - 1), full, wholly.clamp(max=columns - 1))
     )
     return BlockMask.from_kv_blocks(
-        *(table.to(torch.int32)[None, None] for table in tables),
+        some,
+        partly,
+        full,
+        wholly,
         BLOCK_SIZE=BLOCK,
         mask_mod=mask_mod,
         seq_lengths=lengths,
