@@ -133,6 +133,9 @@ def test_what_is_rejected_says_why(folder: Path) -> None:
     assert answer["nystrom"]["outcome"] == "rejected"
     assert answer["sdpa"]["outcome"] == "kept"
     assert "it recalls 100 %" in answer["sdpa"]["reasons"][1]
+    needed = case(folder, "sdpa", 8192)["peak_bytes"] + 3 * 4 * 8192 * 64 * 4
+    for budget, outcome in ((needed, "kept"), (needed - 1, "rejected")):
+        assert by_variant(ask(folder, "--seq-len", 8192, "--max-memory", f"{budget}B"))["sdpa"]["outcome"] == outcome
     train = by_variant(ask(folder, "--seq-len", 4096, "--mode", "train"))
     assert train["naive"]["reasons"][0].startswith("it ended as oom at 4,096 tokens")
     assert train["performer"]["reasons"][0].startswith("it ended as timeout at 2,048 tokens")
