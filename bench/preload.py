@@ -10,6 +10,8 @@ import torch._dynamo
 import torch._inductor.compile_fx
 
 from ..variants import api, registry
+from . import worker
+from .distributions import realise
 
 registry.discover()
 
@@ -18,4 +20,4 @@ registry.discover()
 gc.collect()
 gc.freeze()
 
-__all__ = ["api", "torch"]
+__all__ = ["api", "realise", "torch", "worker"]

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 from ...results.distributions import Statistics
 from .parts import Part
@@ -62,6 +61,8 @@ def fit(
 
 
 def _solve(sample: Sample, targets: Mapping[str, float], start: Array) -> Array:
+    from scipy.optimize import least_squares  # a third of a second, which most cases need not spend
+
     names = list(targets)
     wanted = np.array([_link(name, target)[0] for name, target in targets.items()])
     seen: dict[bytes, tuple[Array, Array]] = {}
