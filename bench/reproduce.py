@@ -123,7 +123,7 @@ def reproduce(
     """
     files = [os.path.abspath(file) for file in files]
     chosen = choose(names, files)
-    asked = {
+    asked: dict[str, Any] = {
         "claims": [claim.name for claim in chosen],
         "files": files,
         "time_budget": time_budget,

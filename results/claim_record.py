@@ -15,12 +15,11 @@ from .record import digest
 
 SCHEMA_VERSION = 1
 
-HOLDS = "holds"
-DIRECTION = "holds in direction only"
-FAILS = "does not hold"
-UNTESTABLE = "not testable here"
-
 VerdictWord = Literal["holds", "holds in direction only", "does not hold", "not testable here"]
+HOLDS: VerdictWord = "holds"
+DIRECTION: VerdictWord = "holds in direction only"
+FAILS: VerdictWord = "does not hold"
+UNTESTABLE: VerdictWord = "not testable here"
 
 IDENTITY = ("name", "text", "source", "setting", "here", "targets")
 """What says which claim it is, as it was asked. Two records with the same values of these put the same question."""

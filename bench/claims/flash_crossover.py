@@ -38,7 +38,7 @@ CLAIM = Claim(
     source='Dao et al. 2022, "FlashAttention", arXiv:2205.14135, section 4.3 and figure 3',
     setting="forward and backward on an A100, with dropout and padding; Linformer, local attention, Reformer, "
     "Longformer, BigBird and others",
-    here="forward and backward on one core of this machine's CPU, where torch has a fused kernel of its own; float32, 2 heads of "
+    here="forward and backward on one core of this CPU, where torch has a fused kernel of its own; float32, 2 heads of "
     "64, no dropout; times by turns in fresh order",
     targets=(
         Target(BEFORE, None, "text: slower at 512", Band(high=1), Band(high=1), " ×"),

@@ -37,7 +37,8 @@ def measure(context: Context) -> Measured:
     def estimate(w: Tensor) -> Tensor:
         """phi(x)·phi(y) over exp(x·y), for each pair: 1 in expectation."""
         half = (x.square().sum(dim=-1) + y.square().sum(dim=-1)) / 2
-        return (w @ (x + y).mT - half).exp().mean(dim=0) / kernel
+        found: Tensor = (w @ (x + y).mT - half).exp().mean(dim=0) / kernel
+        return found
 
     def of(count: int, batch: int, seeds: int, orthogonal: bool = True) -> Tensor:
         """(seeds, PAIRS): estimates of a batch of projections."""

@@ -36,8 +36,8 @@ SWEEP = {
     "timeout": "120s",
 }
 HERE = (
-    f"one core of this machine's CPU, float32, attention alone without projections, 2 heads of {HEAD_DIM}, batch 1, times by turns "
-    "in fresh order"
+    f"one core of this CPU, float32, attention alone without projections, 2 heads of {HEAD_DIM}, batch 1, times by "
+    "turns in fresh order"
 )
 
 # -- the table of Nyströmformer ---------------------------------------------------------------------------------

@@ -64,10 +64,10 @@ def exponent(samples: Mapping[int, Sequence[float]]) -> Estimate:
 
 
 def rank_correlation(published: Sequence[float], measured: Sequence[Interval], *, apart: float = 1.0) -> Estimate:
-    """Kendall's tau of two orders over the pairs whose published values differ by a factor of `apart` or more, and its range where each measured value may be anywhere in its own interval.
+    """Kendall's tau over the pairs whose published values differ by a factor of `apart` or more.
 
-    A pair whose intervals overlap could stand either way round: the ends of the range count all such pairs for and
-    against.
+    Its range is that where each measured value may be anywhere in its own interval. A pair whose intervals overlap
+    could stand either way round: the ends of the range count all such pairs for and against.
     """
     value = low = high = 0
     pairs = 0
