@@ -58,11 +58,20 @@ def slopes(setting: Setting) -> list[Fit]:
     for each in derived.exponents(entry.record for entry in setting.entries):
         if len(each.lengths) >= FEWEST:
             evidence = _entries(setting, each.figure.case_ids)
-            ends = (each.figure.low, each.figure.high) if each.quantity == "time" else (None, None)
-            shortest, longest = each.lengths[0], each.lengths[-1]
-            label = evidence[0].label
+            low, high = (each.figure.low, each.figure.high) if each.quantity == "time" else (None, None)
             found.append(
-                Fit(each.quantity, setting, label, each.figure.value, *ends, evidence, shortest, longest, each.declared)
+                Fit(
+                    what=each.quantity,
+                    setting=setting,
+                    label=evidence[0].label,
+                    value=each.figure.value,
+                    low=low,
+                    high=high,
+                    evidence=evidence,
+                    shortest=each.lengths[0],
+                    longest=each.lengths[-1],
+                    declared=each.declared,
+                )
             )
     return found
 

@@ -71,7 +71,7 @@ def opened(browser: Any) -> Iterator[Opened]:
 
 
 @pytest.fixture(scope="session")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a sweep with decoding and budgets, and of trained tasks."""
     from attnbench.reports.report import write
 

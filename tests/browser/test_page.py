@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ def labels(page: Any, kind: str = "time") -> set[str]:
 
 def found(page: Any) -> int:
     """How many records the table has."""
-    return int(re.match(r"[\d,]+", page.inner_text("#found"))[0].replace(",", ""))
+    return int(page.inner_text("#found").split()[0].replace(",", ""))
 
 
 def column(page: Any, number: int) -> list[str]:
