@@ -14,7 +14,6 @@ from .series import log_range, log_ticks
 from .words import tick
 
 GREY = "#777777"
-Scale = tuple[float, float, Callable[[float], float]]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,26 +29,6 @@ FEWEST = 3
 """Fewer lengths have no curve."""
 FARTHEST = 16
 """By how many times beyond the measured lengths a fit is still worth saying."""
-
-
-@dataclass(frozen=True)
-class Law:
-    """a + b · (N / longest)^p."""
-
-    a: float
-    b: float
-    p: float
-    longest: int
-
-    def __call__(self, length: float) -> float:
-        return float(self.a + self.b * (length / self.longest) ** self.p)
-
-
-def law(values: Mapping[int, float]) -> Law:
-    """The law that fits values at some lengths. Raises ValueError for fewer than FEWEST or a value not positive."""
-    lengths = _checked(values)
-    a, b, p = _fit(lengths, np.array([[values[n] for n in lengths]], dtype=float))
-    return Law(float(a[0]), float(b[0]), float(p[0]), lengths[-1])
 
 
 def within(samples: Mapping[int, Sequence[float]], length: float) -> Interval:

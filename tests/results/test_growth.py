@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from attnbench.results.growth import FARTHEST, beyond, law, within
+from attnbench.results.growth import FARTHEST, beyond, within
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 REPEATS = 100
@@ -116,10 +116,3 @@ def test_a_measured_length_is_what_was_measured() -> None:
 
 def test_two_lengths_are_joined_by_a_straight_line() -> None:
     assert within({100: [1.0], 10_000: [100.0]}, 1000).value == pytest.approx(10.0)
-
-
-def test_a_law_says_what_it_fitted() -> None:
-    found = law({n: 7.0 + 1e-4 * n**1.5 for n in LENGTHS})
-    assert found.p == pytest.approx(1.5)
-    assert found.a == pytest.approx(7.0, rel=1e-3)
-    assert found(65536) == pytest.approx(7.0 + 1e-4 * 65536**1.5, rel=1e-3)
