@@ -169,18 +169,18 @@ def _tell_fidelity(found: list[Point], ranked: list[Agreement]) -> None:
         header = ("variant, budget", "of", "keys kept", *columns, f"ms on {last}")
         echo_table(header, [*(row for _, _, row in table), null])
     click.echo("* worse than a window of as many keys; ! worse than the plain mean of the values. topk is the oracle.")
-    for one in ranked:
-        if one.second.partition(":")[0] != "captured":
+    for order in ranked:
+        if order.second.partition(":")[0] != "captured":
             continue
-        mask = "causal" if one.causal else "non-causal"
+        mask = "causal" if order.causal else "non-causal"
         click.echo(
-            f"Order of {one.variants} variants on {one.first} and on {one.second}, {mask}, budget {one.budget}: "
-            f"Kendall's τ {one.tau:.2f}, {len(one.swaps)} pairs change places"
+            f"Order of {order.variants} variants on {order.first} and on {order.second}, {mask}, budget {order.budget}: "
+            f"Kendall's τ {order.tau:.2f}, {len(order.swaps)} pairs change places"
         )
-        for swap in one.swaps[:SWAPS]:
+        for swap in order.swaps[:SWAPS]:
             click.echo(
-                f"  {swap.better} before {swap.worse} on {one.first} ({swap.first[0]:.2f}, {swap.first[1]:.2f}), "
-                f"behind it on {one.second} ({swap.second[0]:.2f}, {swap.second[1]:.2f})"
+                f"  {swap.better} before {swap.worse} on {order.first} ({swap.first[0]:.2f}, {swap.first[1]:.2f}), "
+                f"behind it on {order.second} ({swap.second[0]:.2f}, {swap.second[1]:.2f})"
             )
 
 

@@ -74,8 +74,8 @@ def set_up(state: dict[str, Any], work: Work) -> float:
 
     from ..variants.api import get
     from . import inputs, memory
+    from .calls import make_call
     from .timing import Stopwatch
-    from .worker import make_call
 
     torch.set_num_threads(work.threads)
     memory.keep_heap()

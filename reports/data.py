@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..results.record import Record
-from ..results.work import BYTES, moved_bytes
+from ..results.work import moved_by
 from . import training
 from .growth import Fit
 from .load import LoadedRun
@@ -96,7 +96,7 @@ def _columns(runs: Sequence[LoadedRun], entries: Sequence[Entry], numbers: Seque
     columns["run"] = [entry.run.name for entry in entries]
     columns["run_number"] = [entry.run.number for entry in entries]
     columns["setting"] = list(numbers)
-    columns["moved_bytes"] = [_bytes(entry.record) for entry in entries]
+    columns["moved_bytes"] = [moved_by(entry.record) for entry in entries]
     return {name: values for name, values in columns.items() if any(value is not None for value in values)}
 
 
@@ -136,11 +136,3 @@ def _plain(value: Any) -> Any:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _bytes(record: Record) -> int | None:
-    if record.bytes_needed is not None:
-        return record.bytes_needed
-    if record.flops_needed is None or record.dtype not in BYTES:
-        return None
-    return moved_bytes(record, record.flops_needed)

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..results.derived import Crossing, Exponent, crossings, exponents
 from ..results.record import RECALL, Record
-from ..results.series import BYTES
 from ..results.tasks import TaskFolder, TaskSummary, load_tasks, summarise
+from ..results.work import moved_by
 from . import paper_panels as panels
 from .errors import ReportsError
 from .load import LoadedRun, load_runs
@@ -347,7 +347,7 @@ def _roofline(settings: Sequence[Setting]) -> list[Drawing]:
             ),
             None,
         )
-        length = setting.longest(lambda e: e.timed and bool(e.record.flops_needed) and _moved(e.record) is not None)
+        length = setting.longest(lambda e: e.timed and bool(e.record.flops_needed) and moved_by(e.record) is not None)
         if ceilings is None or length is None:
             continue
         entries = setting.at(length, lambda e: e.timed and bool(e.record.flops_needed))
@@ -355,7 +355,7 @@ def _roofline(settings: Sequence[Setting]) -> list[Drawing]:
         def draw(axes: Any, entries: Sequence[Entry] = tuple(entries), roof: Any = ceilings, n: int = length) -> None:
             spots = []
             for entry in entries:
-                needed, moved, time_s = entry.record.flops_needed, _moved(entry.record), entry.record.time_s
+                needed, moved, time_s = entry.record.flops_needed, moved_by(entry.record), entry.record.time_s
                 if needed and moved and time_s:
                     spots.append(panels.Spot(entry.label, entry.style, needed / moved, needed / time_s / 1e9))
             top, wide = roof.matmul_flops_per_s / 1e9, roof.copy_bytes_per_s / 1e9
@@ -374,19 +374,6 @@ def _roofline(settings: Sequence[Setting]) -> list[Drawing]:
 
         found.append(_drawing(setting, draw))
     return found
-
-
-def _moved(record: Record) -> float | None:
-    """Bytes of inputs and outputs, once: what `ceiling_share` counts. None for a dtype of unknown size."""
-    if record.dtype not in BYTES or record.flops_needed is None:
-        return None
-    if record.mode == "decode":
-        token = record.batch * record.head_dim * (2 * record.heads + 2 * record.kv_heads)
-        numbers = token + record.flops_needed * record.kv_heads // (2 * record.heads)
-    else:
-        each = record.batch * record.head_dim
-        numbers = each * (2 * record.heads * record.n_q + 2 * record.kv_heads * record.n_k)
-    return float(numbers * BYTES[record.dtype] * (2 if record.mode == "train" else 1))
 
 
 # -- trained tasks --------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from .record import Record
+
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 """Of one number, by dtype."""
 
@@ -41,3 +43,12 @@ def moved_bytes(case: Shape, flops_needed: int) -> int:
     else:
         numbers = case.batch * case.head_dim * (2 * case.heads * case.n_q + 2 * case.kv_heads * case.n_k)
     return (2 if case.mode == "train" else 1) * numbers * BYTES[case.dtype]
+
+
+def moved_by(record: Record) -> int | None:
+    """The same of a measured case, whatever its kind; None where its operations or the size of its dtype are unknown."""
+    if record.bytes_needed is not None:
+        return record.bytes_needed
+    if record.flops_needed is None or record.dtype not in BYTES:
+        return None
+    return moved_bytes(record, record.flops_needed)
