@@ -222,7 +222,7 @@ def _costs(runs: tuple[str, ...], as_json: bool) -> None:
     for cost in costs:
         click.echo(cost.sentence)
         echo_table(
-            ("wall time", "share", "what"), [(f"{s:.1f} s", f"{s / cost.total_s:.1%}", what) for what, s in cost.parts]
+            ("wall time", "share", "what"), [(f"{s:.1f} s", f"{s / cost.total_s:.1%}", what) for s, what in cost.parts]
         )
 
 

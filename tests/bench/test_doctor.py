@@ -183,6 +183,8 @@ def test_where_the_time_of_a_run_went_adds_up(sweep: Callable[..., Any], cli: Ca
     assert told["spent_s"]["rest"] < 0.2 * told["total_s"]
     assert 0 < told["harness_share"] < told["unmeasured_share"] < 1
     assert told["start_s"] > 0
-    text = cli("doctor", folder).out
-    assert "of it not inside of timed calls" in text
-    assert f"{told['unmeasured_share']:.1%}" in text
+    read = cli("doctor", folder)
+    assert read.code == 0, read.error
+    assert f"{told['unmeasured_share']:.1%} of it not inside of timed calls" in read.out
+    rows = [line.split("\t") for line in read.out.splitlines()]
+    assert [f"{told['spent_s']['measured']:.1f} s", "inside of timed calls"] in [row[::2] for row in rows]
