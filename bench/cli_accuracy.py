@@ -172,9 +172,9 @@ def _tell_fidelity(found: list[Point], ranked: list[Agreement]) -> None:
     for order in ranked:
         if order.second.partition(":")[0] != "captured":
             continue
-        mask = "causal" if order.causal else "non-causal"
+        setting = f"{'causal' if order.causal else 'non-causal'}, budget {order.budget}"
         click.echo(
-            f"Order of {order.variants} variants on {order.first} and on {order.second}, {mask}, budget {order.budget}: "
+            f"Order of {order.variants} variants on {order.first} and on {order.second}, {setting}: "
             f"Kendall's τ {order.tau:.2f}, {len(order.swaps)} pairs change places"
         )
         for swap in order.swaps[:SWAPS]:
