@@ -23,7 +23,6 @@ FIGURES = {
     "roofline": "Operations per second under the machine's measured ceilings.",
     "decode": "Time of a decode step and size of its state, over length.",
     "recall": "What is recalled of written pairs, without training.",
-    "curves": "What small models learned over the tokens they were trained on.",
 }
 
 

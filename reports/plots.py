@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +9,17 @@ from typing import Any
 
 from ..results.derived import Crossing, Exponent, crossings, exponents
 from ..results.record import RECALL, Record
-from ..results.tasks import TaskFolder, TaskSummary, load_tasks, summarise
 from ..results.work import moved_by
 from . import paper_panels as panels
 from .errors import ReportsError
 from .load import LoadedRun, load_runs
-from .palette import FAMILIES, Style, family_of
+from .palette import FAMILIES, Style
 from .paper import WIDTHS, Drawing, most, save
 from .pattern import check_format
 from .series import FidelityAxis, distance, log_range, mebibytes, milliseconds, tradeoffs
 from .series import panels as line_panels
 from .settings import Entry, Setting, captured, identity_of, split
-from .words import capital, count
+from .words import count
 
 LENGTH = "Sequence length N (tokens)"
 Values = tuple[float, float, float] | None
@@ -66,8 +64,7 @@ def plot(kind: str, runs: Sequence[str | Path], out: Path, width: str = "two", c
     check_format(out)
     of = KINDS[kind]
     choice = choice or Choice()
-    trained = kind == "curves"
-    drawings = _curves(_tasks(runs, choice)) if trained else of.make(settings_of(load_runs(runs), choice))
+    drawings = of.make(settings_of(load_runs(runs), choice))
     if not drawings:
         raise ReportsError(f"there is nothing to draw: {of.needs}")
     path = save(drawings, out, of.title, width)
@@ -83,13 +80,6 @@ def settings_of(runs: Sequence[LoadedRun], choice: Choice) -> list[Setting]:
             found.append(Setting(setting.run, entries, setting.number, setting.told_apart_by))
     # those with most lengths, drawn inputs before captured ones
     return sorted(found, key=lambda s: (captured(s.of), -len(s.timed_lengths), s.number))
-
-
-def _tasks(runs: Sequence[str | Path], choice: Choice) -> list[TaskSummary]:
-    folders = [Path(run) for run in runs if (Path(run) / TaskFolder.file).is_file()]
-    if not folders:
-        raise ReportsError("there are no trained tasks in these folders; name one that `attnbench tasks run` wrote")
-    return [s for s in summarise(load_tasks(*folders)) if not choice.variants or s.variant in choice.variants]
 
 
 # -- over length ----------------------------------------------------------------------------------------------------
@@ -376,42 +366,6 @@ def _roofline(settings: Sequence[Setting]) -> list[Drawing]:
     return found
 
 
-# -- trained tasks --------------------------------------------------------------------------------------------------
-
-
-def _curves(summaries: Sequence[TaskSummary]) -> list[Drawing]:
-    """What was learned over tokens, at each variant's best learning rate: the median over seeds, and their range."""
-    styles: dict[str, Style] = {}
-    places: dict[str, int] = {}
-    for name, family in sorted({(s.spec, family_of(s.family)) for s in summaries}):
-        styles[name] = Style(family, places.get(family, 0))
-        places[family] = places.get(family, 0) + 1
-    groups: dict[str, list[TaskSummary]] = {}
-    for summary in summaries:
-        groups.setdefault(summary.setting, []).append(summary)
-    found = []
-    for group in groups.values():
-        curves = []
-        for summary in group:
-            by_tokens: dict[int, list[float]] = {}
-            for record in summary.records:
-                for point in record.curve:
-                    if point.value is not None and point.tokens > 0:
-                        by_tokens.setdefault(point.tokens, []).append(point.value)
-            xs = sorted(by_tokens)
-            if xs:
-                three = ([f(by_tokens[x]) for x in xs] for f in (statistics.median, min, max))
-                curves.append(panels.Curve(summary.spec, styles[summary.spec], xs, *three))
-        if not curves:
-            continue
-        first = group[0]
-        name = "Accuracy" if first.metric == "accuracy" else "Bits per byte"
-        draw = _bind(panels.lines, curves, x_label="Tokens trained on", y_label=name, log_y=False, lengths=False)
-        detail = f"{count(first.seq_len)} tokens, width {first.d_model}; best learning rate of each"
-        found.append(Drawing(capital(first.task), detail, draw, [curve.label for curve in curves]))
-    return found
-
-
 # -- parts ----------------------------------------------------------------------------------------------------------
 
 
@@ -501,8 +455,5 @@ KINDS = {
     ),
     "recall": Kind(
         "Pairs recalled without training", "The definition is asked.", "no record holds the recall probe", _recall
-    ),
-    "curves": Kind(
-        "What small models learn", "Medians over seeds; bars are their range.", "no training gave a curve", lambda _: []
     ),
 }

@@ -46,7 +46,7 @@ def moved_bytes(case: Shape, flops_needed: int) -> int:
 
 
 def moved_by(record: Record) -> int | None:
-    """The same of a measured case, whatever its kind; None where its operations or the size of its dtype are unknown."""
+    """The same of a measured case; None where its operations, or the size of its dtype, are unknown."""
     if record.bytes_needed is not None:
         return record.bytes_needed
     if record.flops_needed is None or record.dtype not in BYTES:

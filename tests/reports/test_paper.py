@@ -20,8 +20,6 @@ from attnbench.reports.palette import LIGHT
 from attnbench.reports.paper import RC, WIDTHS
 from attnbench.reports.plots import KINDS, Choice, plot, settings_of
 from attnbench.results.record import Record
-from attnbench.results.task_record import TASK_IDENTITY, TaskRecord, task_id
-from attnbench.results.tasks import TaskFolder
 
 from . import synthetic
 
@@ -52,26 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     name, n, seconds, baseline="sdpa", base_s=1e-7 * n, mode="decode", n_q=1, state_bytes=state
                 )
             )
-    home = synthetic.write(tmp_path_factory.mktemp("runs") / "one", records)
-    who: dict[str, Any] = dict.fromkeys(TASK_IDENTITY, 1) | {
-        "task": "mqar",
-        "task_params": {"kv_pairs": 64},
-        "variant": "sdpa",
-        "params": {},
-        "lr": 1e-3,
-        "seq_len": 256,
-        "vocab": 8192,
-        "backbone": {},
-        "budget": {},
-        "dtype": "float32",
-        "device": "cpu",
-    }
-    curve = [{"step": i, "tokens": 1000 * i, "wall_s": i * 1.0, "loss": 1.0, "value": i / 4} for i in range(1, 5)]
-    outcome = {"status": "ok", "metric": "accuracy", "value": 1.0, "chance": 0.0, "curve": curve, "family": "full"}
-    when = {"machine": "f00d" * 4, "started_at": "2026-11-22T12:00:00+00:00"}
-    line = TaskRecord.model_validate({"task_id": task_id(who), **who, **outcome, **when}).model_dump_json()
-    (home / TaskFolder.file).write_text(line + "\n", encoding="utf-8")
-    return home
+    return synthetic.write(tmp_path_factory.mktemp("runs") / "one", records)
 
 
 @pytest.fixture
