@@ -6,7 +6,7 @@ import ast
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 
 from ..variants import registry
 from ..variants.api import get
-from .case import Case
 from .contract.invariants import describe
 
 
@@ -74,12 +73,6 @@ def card(spec: str) -> dict[str, Any]:
         "reasons_against_cpu": _reasons(attn, "cpu"),
         "compiles": attn.compiles,
     }
-
-
-def cards_of(cases: Iterable[Case]) -> list[dict[str, Any]]:
-    """A card for each variant among some cases, with the parameters of its first case."""
-    first = {case.variant: case.spec for case in reversed(list(cases))}
-    return [card(spec) for _, spec in sorted(first.items())]
 
 
 def parameter_docs(cls: type) -> dict[str, str]:

@@ -84,7 +84,7 @@ for command in COMMANDS:
 
 @main.command()
 @click.argument("config", required=False, metavar="[CONFIG.toml]")
-@click.option("--preset", metavar="NAME", help="quick, standard or long.")
+@click.option("--preset", metavar="NAME", help="quick, standard, long or fidelity.")
 @click.option("--variants", metavar="A,B(x=1)", help="Names with parameters, or all.")
 @click.option("--seq-lens", metavar="N,…", help="Sequence lengths.")
 @click.option("--query-lens", metavar="N,…", help="Queries; as many as keys by default.")
@@ -94,6 +94,7 @@ for command in COMMANDS:
     metavar="SPEC,…",
     help="Mixed batches in place of --seq-lens: 2q2k_32q1s1k is 2 prompts of 2k and 32 decode steps at 1k.",
 )
+@click.option("--budgets", metavar="N,…", help="Keys a query: each variant at parameters that come to as many.")
 @click.option("--modes", metavar="M,…", help="forward, train (forward and backward), decode (one token).")
 @click.option("--compiled/--eager", default=None, help="Measure what torch.compile makes of each variant.")
 @click.option("--causal/--no-causal", default=None, help="Only causal, or only non-causal, attention.")
@@ -180,12 +181,23 @@ def _echo_shapes(as_json: bool) -> None:
 GRID_OPTIONS = frozenset(
     (
         *("variants", "seq_lens", "modes", "causal", "dtypes", "devices", "threads", "inputs"),
-        *("query_lens", "batch_specs", "compiled", "shape", "batch", "heads", "kv_heads", "head_dim", "seed"),
+        *(
+            "query_lens",
+            "budgets",
+            "batch_specs",
+            "compiled",
+            "shape",
+            "batch",
+            "heads",
+            "kv_heads",
+            "head_dim",
+            "seed",
+        ),
     )
 )
 """Options that describe a sweep: with any of them, and neither file nor preset, they are the whole of it."""
 
-LISTS = ("seq_lens", "query_lens", "threads")
+LISTS = ("seq_lens", "query_lens", "budgets", "threads")
 NUMBERS = frozenset((*LISTS, "batch", "heads", "kv_heads", "head_dim", "seed"))
 
 

@@ -21,8 +21,7 @@ from ..results.errors import ResultsError
 from ..results.record import Record
 from ..results.run import Ceilings, Run
 from ..results.store import Folder, ResultsWarning, RunFolder
-from . import environment, gpu, roofline
-from .cards import cards_of
+from . import environment, gpu, roofline, worker
 from .case import Case
 from .config import Config, build, from_dict, validated
 from .errors import BenchError, ConfigError
@@ -87,6 +86,7 @@ def execute(config: Config, out: str | Path | None, *, command: str, watching: W
     with room(), tempfile.TemporaryDirectory(prefix="attnbench-") as scratch, watching.planning():
         # captured into a scratch folder first: a request that fails must leave nothing behind
         plan = make_plan(config, Path(scratch))
+        cards = ask(worker.cards, [planned.case for planned in plan.cases], config.plugins)
         machine = environment.machine()
         run = Run(
             attnbench_version=__version__,
@@ -101,7 +101,7 @@ def execute(config: Config, out: str | Path | None, *, command: str, watching: W
         )
         folder = RunFolder.create(path, run)
         with letting_go(folder):
-            folder.write_cards(cards_of(planned.case for planned in plan.cases))
+            folder.write_cards(cards)
             plan = replace(plan, sources={name: _settle(source, path) for name, source in plan.sources.items()})
     return _measure(config, plan, folder, run, [], began, deadline, watching)
 

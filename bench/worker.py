@@ -20,6 +20,7 @@ from ..variants.api import State as DecodeState
 from ..variants.api import Variant, get, make_extras
 from ..variants.registry import load_plugin
 from . import calls, compiling, error, fidelity, fidelity_nulls, flops, gpu, inputs, memory, mixed
+from .cards import card
 from .case import Case
 from .timing import Stopwatch
 
@@ -182,6 +183,14 @@ def describe(state: State, cases: list[Case], plugins: list[str]) -> list[dict[s
             }
         )
     return described
+
+
+def cards(state: State, cases: list[Case], plugins: list[str]) -> list[dict[str, Any]]:
+    """A card for each variant among some cases, with the parameters of its first case."""
+    for plugin in plugins:
+        load_plugin(Path(plugin))
+    first = {case.variant: case.spec for case in reversed(cases)}
+    return [card(spec) for _, spec in sorted(first.items())]
 
 
 def at_budgets(

@@ -133,7 +133,7 @@ def without_loss(setting: Setting, settings: Sequence[Setting]) -> Sentence:
     if real is None:
         if exact is None:
             return Sentence(f"{loss} nothing can be named: no exact variant has a ratio, and no distance was measured.")
-        known = f"only exact variants can be named: {exact.label} at {count(exact.length)} tokens"
+        known = f"only exact variants can be named: {exact.label} {setting.where(exact.length)}"
         unmeasured = "on captured input no distance was measured beside a time"
         return Sentence(f"{loss} {known}; {unmeasured}.", (exact,), pick=exact.label)
     length = _judged(real)
@@ -196,7 +196,9 @@ def pays(setting: Setting, settings: Sequence[Setting]) -> Sentence:
     paying = sorted((f for f in whole if f.value is not None), key=lambda f: (f.high is None, f.value, f.label))
     against = "the fastest exact variant"
     evidence: list[Entry] = []
-    if not whole:
+    if setting.mixed:
+        text = "One batch does not say where sub-quadratic attention starts to pay"
+    elif not whole:
         text = "Where sub-quadratic attention starts to pay is not known: none was timed beside exact at two lengths"
     elif not paying:
         text = (

@@ -178,7 +178,7 @@ def test_a_group_that_does_not_fit_on_the_gpu_is_measured_in_parts(monkeypatch: 
     cases = [Planned(case(variant=f"v{i}", device="cuda"), [], about) for i in range(4)]
     saved: list[Record] = []
     scheduler.Scheduler(
-        build(options={"max_rounds": 5}),
+        build(options={"min_rounds": 5, "max_rounds": 5}),
         Plan(cases),
         machine="m",
         ceilings=lambda case: Ceilings(
