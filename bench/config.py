@@ -199,13 +199,13 @@ def build(
         raise ConfigError("give a configuration file or --preset, not both")
     options = {key: value for key, value in (options or {}).items() if value is not None}
     if source is not None:
-        where, document = str(source), _parse(_read(source), str(source))
+        where, document = str(source), parse_toml(read_text(source, PRESETS), str(source))
     elif preset is not None:
         if preset not in PRESETS:
             raise ConfigError(f"unknown preset {preset!r}; {suggest(preset, PRESETS)}")
         where = f"preset {preset}"
         text = importlib.resources.files(f"{__package__}.presets").joinpath(f"{preset}.toml").read_text("utf-8")
-        document = _parse(text, where)
+        document = parse_toml(text, where)
     else:
         where, document = "the options", {}
     return from_dict(document, options, where)
@@ -240,18 +240,20 @@ def validated(document: Mapping[str, Any], where: str) -> Config:
         raise ConfigError(f"{where}: {sentence(error)}") from None
 
 
-def _read(path: str | Path) -> str:
+def read_text(path: str | Path, presets: Sequence[str]) -> str:
+    """A configuration file's text. Raises ConfigError, which names the presets where there is no such file."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            f"there is no configuration file {path}; name one, or use --preset {'|'.join(PRESETS)}"
+            f"there is no configuration file {path}; name one, or use --preset {'|'.join(presets)}"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
 
 
-def _parse(text: str, where: str) -> dict[str, Any]:
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """Raises ConfigError."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

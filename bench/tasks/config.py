@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.resources
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,7 +26,7 @@ from pydantic import (
 
 from ...variants.errors import suggest
 from ...variants.registry import parse_spec
-from ..config import Names, Seconds, Size, as_list, check_keys, sentence
+from ..config import Names, Seconds, Size, as_list, check_keys, parse_toml, read_text, sentence
 from ..environment import cores
 from ..errors import ConfigError
 from .catalogue import TASKS, task_class
@@ -199,18 +198,14 @@ def build(
         raise ConfigError("give a configuration file or --preset, not both")
     options = {key: value for key, value in (options or {}).items() if value is not None}
     if source is not None:
-        where, text = str(source), _read(source)
+        where, text = str(source), read_text(source, PRESETS)
     else:
         preset = preset or DEFAULT_PRESET
         if preset not in PRESETS:
             raise ConfigError(f"unknown preset {preset!r}; {suggest(preset, PRESETS)}")
         where = f"preset {preset}"
         text = importlib.resources.files(__package__).joinpath(f"{preset}.toml").read_text("utf-8")
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where} is not TOML: {error}") from None
-    return from_dict(document, options, where)
+    return from_dict(parse_toml(text, where), options, where)
 
 
 def from_dict(
@@ -298,14 +293,3 @@ def _setting(
         raise ConfigError(f"{where}, task {name}: {sentence(error)}") from None
     given = {key: value for key, value in table.items() if key in SETTING_KEYS}
     return {**cls.defaults, **shared, **given, **over, "task": task}
-
-
-def _read(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(
-            f"there is no configuration file {path}; name one, or use --preset {'|'.join(PRESETS)}"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from None
