@@ -23,7 +23,7 @@ from ..blocks import blind_rows, prepend_zeros, wide
 from ..definitions import positions
 from ..linear_sum import Rows, divide, normalised, product_dtype, with_ones
 
-WHOLE = 4
+WHOLE = 8
 """Chunks taken at a time where there is no causal mask: then no C x C scores stand beside the features."""
 
 
