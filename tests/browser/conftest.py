@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,15 @@ if os.geteuid() == 0:
     FLAGS.append("--no-sandbox")  # root may not have one
 
 Opened = Callable[..., Any]
+
+
+def until(page: Any, condition: str, patience_s: float = 10) -> None:
+    """Waits until an expression of the page is true. Playwright's own wait_for_function compiles the expression in the
+    page once it has to ask twice, and the page's content policy rightly forbids that."""
+    give_up = time.monotonic() + patience_s
+    while not page.evaluate(condition):
+        assert time.monotonic() < give_up, f"never true: {condition}"
+        page.wait_for_timeout(20)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

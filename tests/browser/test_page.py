@@ -12,7 +12,7 @@ import pytest
 
 from ..reports import synthetic
 from ..reports.test_report import HOSTILE, hostile_run
-from .conftest import Opened
+from .conftest import Opened, until
 
 AXE = Path(os.environ.get("ATTNBENCH_AXE", f"{sys.prefix}/axe-core/axe.min.js"))
 KINDS = """
@@ -53,19 +53,19 @@ def test_filters_hold_for_charts_and_table_and_stand_in_the_address(opened: Open
     assert {"sdpa", "linear_elu"} <= labels(page)
     everything = found(page)
     page.check("input[name=family][value=linear]")
-    page.wait_for_function("!document.querySelector('#chart-time [data-label=sdpa]')")
+    until(page, "!document.querySelector('#chart-time [data-label=sdpa]')")
     assert labels(page) == {"linear_elu", "performer", "nystrom"}
     assert 0 < found(page) < everything
     assert "family=linear" in page.url
     page.check("input[name=mode][value=train]")
-    page.wait_for_function("document.querySelectorAll('#chart-time figure').length === 1")
+    until(page, "document.querySelectorAll('#chart-time figure').length === 1")
     assert set(column(page, 3)) == {"train"}
     other = opened(report, page.url[page.url.index("#") :])  # whoever is sent the address sees the same
     assert other.is_checked("input[name=family][value=linear]")
     assert labels(other) == labels(page)
     assert found(other) == found(page)
     page.click("#reset")
-    page.wait_for_function("document.querySelector('#chart-time [data-label=sdpa]')")
+    until(page, "document.querySelector('#chart-time [data-label=sdpa]')")
     assert found(page) == everything
 
 
@@ -153,11 +153,11 @@ def test_pulling_along_lengths_zooms_all_charts_and_the_table(opened: Opened, re
     page.mouse.down()
     page.mouse.move(ends[1]["x"] + 14, box["y"] + 206, steps=4)
     page.mouse.up()
-    page.wait_for_function("location.hash.includes('n=1024-4096')")
-    page.wait_for_function("document.querySelectorAll('#plot-memory-1 [data-label=naive] .sign').length === 3")
+    until(page, "location.hash.includes('n=1024-4096')")
+    until(page, "document.querySelectorAll('#plot-memory-1 [data-label=naive] .sign').length === 3")
     assert {int(text) for text in column(page, 5)} <= {1024, 2048, 4096}
     place.dblclick(position={"x": 120, "y": 30})
-    page.wait_for_function("!location.hash.includes('n=')")
+    until(page, "!location.hash.includes('n=')")
 
 
 def test_records_are_saved_and_copied(opened: Opened, report: Path, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_records_are_saved_and_copied(opened: Opened, report: Path, tmp_path: Pa
         assert float(row["time_s"]) == pytest.approx(wanted[row["case_id"]].time_s, rel=1e-5)
         assert int(row["state_bytes"]) == wanted[row["case_id"]].state_bytes
     page.click("#copy")
-    page.wait_for_function("document.getElementById('found').textContent.includes('copied')")
+    until(page, "document.getElementById('found').textContent.includes('copied')")
     lines = page.evaluate("navigator.clipboard.readText()").splitlines()
     assert len(lines) == 1 + len(wanted)
 
@@ -181,7 +181,7 @@ def test_records_are_saved_and_copied(opened: Opened, report: Path, tmp_path: Pa
 def test_time_as_a_ratio(opened: Opened, report: Path) -> None:
     page = opened(report)
     page.select_option("#axis", "ratio")
-    page.wait_for_function("document.querySelector('#plot-time-1').textContent.includes('the fastest exact')")
+    until(page, "document.querySelector('#plot-time-1').textContent.includes('the fastest exact')")
     assert "y=ratio" in page.url
 
 
@@ -213,7 +213,7 @@ def test_hostile_names_and_addresses_stay_text(opened: Opened, tmp_path: Path) -
         html, "#pin=<img src=x onerror=alert(1)>&q=<b>&at=<i>&sort=__proto__&record=constructor&family=</script>"
     )
     page.evaluate("location.hash = ''")
-    page.wait_for_function("document.querySelectorAll('table.records tbody tr').length > 3")
+    until(page, "document.querySelectorAll('table.records tbody tr').length > 3")
     assert HOSTILE in page.inner_text("#table")
     assert page.locator("main img, main b:has-text('note'), main i").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
