@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# processes that `make test` has its tests run in
+PROCESSES ?= 2
 
 # two makes at once take turns at installing, where the system has flock
 LOCK := $(if $(shell command -v flock 2>/dev/null),flock Makefile)
@@ -28,7 +30,7 @@ sweep: $(VENV)/.has-hf
 	$(BIN)/attnbench run --preset quick --report
 
 test: $(VENV)/.has-test
-	$(BIN)/python -m pytest -m 'not slow and not public and not browser'
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal -m 'not slow and not public and not browser'
 
 test-slow: $(VENV)/.has-test
 	$(BIN)/python -m pytest -m 'slow and not public and not browser'
