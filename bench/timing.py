@@ -18,6 +18,7 @@ from statistics import median
 import torch
 
 from . import gpu
+from .handover import Handover
 
 PART_S = 0.0025
 """Calls are repeated within a part until it lasts this long."""
@@ -42,14 +43,17 @@ CHANGING_S, CHANGING_CALLS = 30.0, 10
 
 
 class Stopwatch:
-    """Times repeated calls of one function on one device."""
+    """Times repeated calls of one function on one device; `threads`: how many of a CPU it uses."""
 
-    def __init__(self, call: Callable[[], object], device: str) -> None:
+    def __init__(self, call: Callable[[], object], device: str, threads: int = 1) -> None:
         self.call = call
         self.cuda = gpu.is_gpu(device)
         self.device = device
         self.parts = self.calls_per_part = 1
         self.call_s = 0.0
+        self.handover = Handover(threads) if threads > 1 and not self.cuda else None
+        self.handovers_s: list[float] = []
+        """One for each turn, where threads share the work."""
         # written to before each timed call on CUDA
         self.flush = torch.empty(gpu.flush_bytes(device), dtype=torch.int8, device=device) if self.cuda else None
 
@@ -86,7 +90,10 @@ class Stopwatch:
         try:
             if self.call_s < SHORT_S:
                 self.call()
-            return median(self._timed(self.calls_per_part) for _ in range(self.parts))
+            seconds = median(self._timed(self.calls_per_part) for _ in range(self.parts))
+            if self.handover is not None:
+                self.handovers_s.append(self.handover.read())
+            return seconds
         finally:
             gc.enable()
             if not self.cuda:

@@ -9,6 +9,7 @@ import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -111,7 +112,7 @@ def _warm_up(
 ) -> dict[str, Any]:
     """Makes a call ready to be sampled. It was first called in `first_s`; `earlier_s` went to compiling before that."""
     memory.trim_heap()  # what the check has used is not what a call needs
-    stopwatch = Stopwatch(call, case.device)
+    stopwatch = Stopwatch(call, case.device, case.threads)
     fields: dict[str, Any] = {"warmup_s": stopwatch.warm_up()}
     if attn.compiles or case.compiled:
         fields["compile_s"] = earlier_s + max(0.0, first_s - stopwatch.call_s)
@@ -138,7 +139,9 @@ def weigh(state: State) -> dict[str, Any]:
     """Memory and operations of one call, and what decoding would keep of such a prompt."""
     case, call, attn = state["case"], state["call"], state["attn"]
     state["stopwatch"].flush = None
+    handovers_s = state["stopwatch"].handovers_s
     return {
+        "handover_s": median(handovers_s) if handovers_s else None,
         "peak_bytes": memory.allocator_peak(call, case.device),
         "peak_rss_bytes": memory.resident_peak(call) if case.device == "cpu" else None,
         "flops": flops.count(call) if attn.counts_flops and not case.compiled else None,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from statistics import median
 
 from .record import IDENTITY, Record, digest
 from .run import Run
+
+HANDOVER = 1.2
+"""Times: by so much the handover between threads may differ between two runs before that is pointed out."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,20 @@ def unlike_conditions(base: Side, head: Side) -> list[str]:
     if not set(threads[0]) & set(threads[1]):
         found.append("threads {} and {}".format(*(", ".join(map(str, each)) for each in threads)))
     return found
+
+
+def unlike_handovers(base: Side, head: Side, both: Iterable[tuple[Record, Record]]) -> list[str]:
+    """A sentence where handing work to threads took longer in one of the two: `both` are the records of each case."""
+    pairs = [(b.handover_s, h.handover_s) for b, h in both if b.handover_s and h.handover_s]
+    factor = median(h / b for b, h in pairs) if pairs else 1.0
+    if 1 / HANDOVER < factor < HANDOVER:
+        return []
+    slower, faster = (head, base) if factor > 1 else (base, head)
+    return [
+        f"handing work to threads took {max(factor, 1 / factor):.2f} times as long in {slower.name} as in "
+        f"{faster.name}: the cores were placed or used otherwise, and calls of many small operations differ for that "
+        "alone; measure both again, in turns where that can be (compare --git), or with one thread"
+    ]
 
 
 def _unlike_machines(base: Run, head: Run) -> list[str]:

@@ -117,6 +117,9 @@ class Record(BaseModel):
     """Median over rounds of this variant's time over the baseline's in the same round. Below 1 is faster."""
     ratio_low: float | None = None
     ratio_high: float | None = None
+    handover_s: float | None = None
+    """Of several threads: median over rounds, right after each turn, of the time in which they add 32768 numbers each,
+    which is little work and one handover. Where it differs between runs, so do calls of many small operations."""
     tokens_per_s: float | None = None
     """batch · n_q / time_s."""
     batch_calls: list[str] | None = None

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from attnbench.bench import flops, roofline, timing
 from attnbench.bench.case import Case
+from attnbench.bench.handover import Handover
 from attnbench.results.run import Ceilings
 from attnbench.results.work import moved_bytes
 
@@ -99,6 +100,30 @@ def test_a_thread_that_never_rests_is_not_waited_for_without_end(
     monkeypatch.setattr(timing.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     timing.settle()
     assert now[0] == pytest.approx(timing.SETTLE_S, abs=2 * timing.POLL_S)
+
+
+def test_what_a_handover_costs_is_read_after_each_turn_of_several_threads_and_not_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch, 0.001)
+    watch = timing.Stopwatch(clock.call, "cpu", threads=2)
+    assert watch.handover is not None
+
+    def read() -> float:
+        clock.now += 0.7
+        return 0.7
+
+    monkeypatch.setattr(watch.handover, "read", read)
+    watch.warm_up()
+    assert [watch.sample() for _ in range(3)] == pytest.approx([0.001] * 3)
+    assert watch.handovers_s == [0.7] * 3
+    assert timing.Stopwatch(clock.call, "cpu", threads=1).handover is None
+
+
+def test_a_handover_is_the_time_of_one_addition(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, 3e-6)
+    monkeypatch.setattr(torch, "add", lambda x, y, out: clock.call())
+    assert Handover(threads=2).read() == pytest.approx(3e-6)
 
 
 def test_garbage_is_not_collected_inside_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:

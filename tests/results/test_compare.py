@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -409,6 +410,25 @@ def test_unlike_thread_counts_are_refused_or_matched_all_the_same(write: Write) 
     comparison = compare(*sides, unlike=True)
     assert comparison.count("same") == 62
     assert comparison.only_base == []
+
+
+@pytest.mark.parametrize(
+    ("base_us", "head_us", "words"),
+    [
+        (3.6, 4.1, None),
+        (3.6, 5.4, r"1\.50 times as long in \S+head as"),
+        (5.4, 3.6, r"1\.50 times as long in \S+base as"),
+    ],
+)
+def test_slower_handing_over_of_work_to_threads_is_pointed_out(
+    write: Write, base_us: float, head_us: float, words: str | None
+) -> None:
+    timed = [
+        [r.model_copy(update={"handover_s": us * 1e-6}) for r in records(seed)]
+        for seed, us in enumerate((base_us, head_us))
+    ]
+    notes = compare(read(write("base", timed[0])), read(write("head", timed[1]))).notes
+    assert notes == [] if words is None else re.search(words, "".join(notes))
 
 
 def test_captured_input_of_another_text_is_unlike(write: Write) -> None:

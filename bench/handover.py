@@ -1,0 +1,36 @@
+"""Instrument: how long this machine's threads take to share one small piece of work.
+
+A call of many small operations hands work to its threads, and waits for them, hundreds of times. What a handover costs
+depends on where the system, or the host of a virtual machine, has placed the cores at that time, and on who else uses
+them. So it is measured beside each turn, in the same threads, and recorded: where two runs differ in it, their times
+differ for a reason that no variant has.
+"""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+import torch
+
+NUMBERS = 32768
+"""That each thread adds up: torch's grain, below which it takes one thread less."""
+CALLS, PARTS = 20, 5
+
+
+class Handover:
+    """Times the addition of so few numbers that handing them over is the better half of it."""
+
+    def __init__(self, threads: int) -> None:
+        self.x = torch.ones(threads * NUMBERS)
+        self.out = torch.empty_like(self.x)
+
+    def read(self) -> float:
+        """Seconds an addition. Takes a fraction of a millisecond, while the threads are awake from a turn."""
+        return median(self._one() for _ in range(PARTS))
+
+    def _one(self) -> float:
+        start = time.perf_counter()
+        for _ in range(CALLS):
+            torch.add(self.x, self.x, out=self.out)
+        return (time.perf_counter() - start) / CALLS
