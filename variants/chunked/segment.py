@@ -22,6 +22,9 @@ from ..api import Budget, Complexity, Identity, State, Supports, Variant, regist
 from ..blocks import attend, blind_rows, join_blocks, prepend_zeros, split_blocks, windows
 from ..definitions import masked_softmax, positions
 
+HALVED = 512
+"""Segments of so many tokens are taken by halves if causal; of smaller ones, a second call costs more than it saves."""
+
 
 @register(
     "segment",
@@ -41,7 +44,7 @@ from ..definitions import masked_softmax, positions
 )
 @dataclass(frozen=True)
 class Segment(Variant):
-    """Each segment's keys are a strided view of 2C or 3C keys: no copy, and one fused call for all whole segments."""
+    """Each segment's keys are a strided view of 2C or 3C keys: no copy, and a fused call or two for all whole segments."""
 
     segment_size: int = 512
     """C: tokens of a segment."""
@@ -70,10 +73,17 @@ class Segment(Variant):
         for start, end in pairwise(borders):
             rows = q[:, :, start - shift : end - shift]
             if (start, end) == (body, tail):
-                reach = (2 + ahead) * c
-                keys, values = (windows(x, body - c, (tail - body) // c, c, reach) for x in (k, v))
-                whole = attend(split_blocks(rows, kv_heads, c), keys, values, scale=scale, causal=causal)
-                parts.append(join_blocks(whole, q.shape[0], q.shape[1], kv_heads))
+                # a half of a segment reaches as far as itself if causal: less of the scores is made to be masked
+                half = c // 2 if causal and c >= HALVED and c % 2 == 0 else c
+                segments = split_blocks(rows, kv_heads, c)
+                whole = []
+                for last in range(half, c + 1, half):
+                    reach = c + last + ahead * c
+                    keys, values = (windows(x, body - c, (tail - body) // c, c, reach) for x in (k, v))
+                    halves = segments[:, :, last - half : last]
+                    whole.append(attend(halves, keys, values, scale=scale, causal=causal))
+                both = whole[0] if len(whole) == 1 else torch.cat(whole, dim=2)
+                parts.append(join_blocks(both, q.shape[0], q.shape[1], kv_heads))
                 continue
             low = max(0, start // c - 1) * c
             high = end if causal else min((start // c + 2) * c, n_k)
