@@ -44,7 +44,7 @@ HALVED = 512
 )
 @dataclass(frozen=True)
 class Segment(Variant):
-    """Each segment's keys are a strided view of 2C or 3C keys: no copy, and a fused call or two for all whole segments."""
+    """Each segment's keys are a strided view of 2C or 3C keys: no copy; a fused call or two for all whole segments."""
 
     segment_size: int = 512
     """C: tokens of a segment."""
