@@ -1,6 +1,6 @@
 """Pieces that several fast forms share: rows that see nothing, heads in groups, bands of keys without a score matrix.
 
-Attention here is torch's fused `scaled_dot_product_attention` called on views.
+Attention here is torch's fused `scaled_dot_product_attention` called on views, but where matrix products are faster.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import functools
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from . import pieces
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -30,10 +32,20 @@ def prepend_zeros(out: Tensor, rows: int) -> Tensor:
 def attend(
     q: Tensor, k: Tensor, v: Tensor, *, scale: float, causal: bool = False, allowed: Tensor | None = None
 ) -> Tensor:
-    """Fused softmax attention of q (B, H, Nq, D) over k, v (B, Hkv, Nk, ·); causal aligns bottom-right.
+    """Softmax attention of q (B, H, Nq, D) over k, v (B, Hkv, Nk, ·) in the fastest form there is for them.
 
-    `allowed` (Nq, Nk) is a boolean mask in place of `causal`. Every row must see at least one key: Nq <= Nk if causal.
+    Causal aligns bottom-right. `allowed` (Nq, Nk), or of more dimensions, is a boolean mask in place of `causal`. Every
+    row must see at least one key: Nq <= Nk if causal.
     """
+    if (allowed is None or allowed.dim() == 2) and pieces.pays(q, k, v):
+        return pieces.attend_in_pieces(q, k, v, scale=scale, causal=causal, allowed=allowed)
+    return fused(q, k, v, scale=scale, causal=causal, allowed=allowed)
+
+
+def fused(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, causal: bool = False, allowed: Tensor | None = None
+) -> Tensor:
+    """The same by torch's fused function."""
     n_q, n_k = q.shape[2], k.shape[2]
     if causal and n_q != n_k:
         # torch's is_causal aligns top-left, so this alignment needs its mask spelt out; one query alone sees every key

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..api import CaseLike, Complexity, Identity, Supports, VariantError, register
-from ..blocks import attend, blind_rows, prepend_zeros
+from ..blocks import blind_rows, fused, prepend_zeros
 from ..errors import suggest
 from ..varlen import Packing
 from .naive import SoftmaxAttention
@@ -64,7 +64,7 @@ class Sdpa(SoftmaxAttention):
                 f"{self.name}: the flash kernel on a CPU needs Dv = D, not {v.shape[3]} and {q.shape[3]}"
             )
         with self._only_backend():
-            return prepend_zeros(attend(q[:, :, blind:], k, v, scale=scale, causal=causal), blind)
+            return prepend_zeros(fused(q[:, :, blind:], k, v, scale=scale, causal=causal), blind)
 
     def _only_backend(self) -> AbstractContextManager[None]:
         return nullcontext() if self.backend == "auto" else sdpa_kernel(BACKENDS[self.backend])
