@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from attnbench.bench import roofline
 from attnbench.bench import sweep as sweeping
 from attnbench.bench.cli import main
+from attnbench.bench.plan import ask
 from attnbench.results.run import Ceilings
 
 FAST = ["--case-time", "0.02s", "--threads", "1", "--heads", "2", "--head-dim", "16"]
@@ -43,7 +44,6 @@ MEASURED: dict[tuple[Any, ...], Ceilings] = {}
 def ceilings_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measures the ceilings of a setting at the first sweep that asks for them: it takes a second, and tells the same
     at the next."""
-    ask = sweeping.ask
 
     def once(function: Any, *args: Any, **options: Any) -> Any:
         if function is not roofline.measure:
@@ -53,6 +53,12 @@ def ceilings_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return MEASURED[args]
 
     monkeypatch.setattr(sweeping, "ask", once)
+
+
+@pytest.fixture
+def ceilings_anew() -> None:
+    """For a test of where the time goes: the next sweep measures them."""
+    MEASURED.clear()
 
 
 @pytest.fixture
