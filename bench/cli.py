@@ -20,7 +20,7 @@ from .cli_reproduce import reproduce
 from .cli_table import table
 from .cli_tasks import tasks
 from .cli_variants import check, list_command, new, show
-from .output import echo_json, json_option, plugin_option, whole_number
+from .output import command_line, echo_json, folder_to_resume, json_option, plugin_option, whole_number
 
 if TYPE_CHECKING:
     from .progress import Watching
@@ -150,17 +150,14 @@ def run(
     asked = {key: value for key, value in options.items() if value not in (None, ())}
     try:
         if resume:
-            if out is None:
-                raise click.UsageError("--resume needs --out, the folder of the run to go on with")
-            if config or preset or asked:
-                raise click.UsageError("--resume takes the configuration of the run itself; leave out all but --out")
-            done, named = go_on(out, watching=watching), set()
+            folder = folder_to_resume(out, bool(config or preset or asked))
+            done, named = go_on(folder, watching=watching), set()
         else:
             if config is None and preset is None and not GRID_OPTIONS & asked.keys():
                 preset = DEFAULT_PRESET
             built = build(config, preset, _typed(asked))
             named = built.named
-            done = execute(built, out, command=_command(), watching=watching)
+            done = execute(built, out, command=command_line(), watching=watching)
     except Interrupted as interrupted:
         click.echo(str(interrupted), err=True)
         sys.exit(INTERRUPTED)
@@ -219,12 +216,6 @@ def _one(key: str, parts: list[int]) -> int:
     if len(parts) != 1:
         raise click.BadParameter("takes one number", param_hint=f"--{key.replace('_', '-')}")
     return parts[0]
-
-
-def _command() -> str:
-    import shlex
-
-    return shlex.join(["attnbench", *sys.argv[1:]])
 
 
 def _conclude(done: Done, named: set[str], with_report: bool, as_json: bool) -> None:

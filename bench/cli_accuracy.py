@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import echo_json, echo_table, json_option, plugin_option, whole_number
+from .output import command_line, echo_json, echo_table, json_option, plugin_option, whole_number
 
 if TYPE_CHECKING:
     from ..results.dropin_record import DropinRecord
@@ -314,7 +313,3 @@ def busy(text: str) -> AbstractContextManager[Any]:
     from rich.markup import escape
 
     return Console(stderr=True).status(escape(text))
-
-
-def command_line() -> str:
-    return shlex.join(["attnbench", *sys.argv[1:]])

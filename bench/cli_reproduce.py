@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import echo_json, echo_table, json_option
+from .output import command_line, echo_json, echo_table, json_option
 
 if TYPE_CHECKING:
     from ..results.claim_record import ClaimRecord
@@ -69,7 +69,7 @@ def reproduce(
                 files=files,
                 time_budget=_seconds("time-budget", time_budget),
                 timeout=_seconds("timeout", timeout) or reproducing.TIMEOUT_S,
-                command=_command(),
+                command=command_line(),
                 watcher=watcher,
             )
     except reproducing.Interrupted as interrupted:
@@ -155,12 +155,6 @@ def _seconds(option: str, text: str | None) -> float | None:
     if seconds <= 0:
         raise click.BadParameter("the time must be above 0", param_hint=f"--{option}")
     return seconds
-
-
-def _command() -> str:
-    import shlex
-
-    return shlex.join(["attnbench", *sys.argv[1:]])
 
 
 def _write(path: str, text: str) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import echo_json, echo_table, json_option, plugin_option, whole_number
+from .output import command_line, echo_json, echo_table, folder_to_resume, json_option, plugin_option, whole_number
 
 if TYPE_CHECKING:
     from ..results.tasks import TaskSummary
@@ -100,14 +99,9 @@ def run_command(
     asked = {key: value for key, value in options.items() if value not in (None, ())}
     try:
         if resume:
-            if out is None:
-                raise click.UsageError("--resume needs --out, the folder of the run to go on with")
-            if config or preset or asked:
-                raise click.UsageError("--resume takes the configuration of the run itself; leave out all but --out")
-            folder = resume_tasks(out, watching=watching)
+            folder = resume_tasks(folder_to_resume(out, bool(config or preset or asked)), watching=watching)
         else:
-            command = shlex.join(["attnbench", *sys.argv[1:]])
-            folder = run_tasks(build(config, preset, _typed(asked)), out, command=command, watching=watching)
+            folder = run_tasks(build(config, preset, _typed(asked)), out, command=command_line(), watching=watching)
     except Stopped as stopped:
         click.echo(str(stopped), err=True)
         sys.exit(INTERRUPTED)

@@ -11,14 +11,13 @@ import contextlib
 import copy
 import functools
 import os
-import sysconfig
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..variants.compilers import first_line, lacks_of_cpu
 from .errors import BenchError
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def graph_breaks() -> int:
     breaks = counters["graph_break"]
     if not counters["stats"]["unique_graphs"]:
         why = next(iter(breaks), "it found nothing to compile")
-        raise BenchError(f"torch.compile compiled nothing of it: {_first_line(str(why))}")
+        raise BenchError(f"torch.compile compiled nothing of it: {first_line(str(why))}")
     return sum(breaks.values())
 
 
@@ -92,12 +91,8 @@ def _first_words(error: BaseException) -> str:
     cause: Any = error
     while (inner := getattr(cause, "inner_exception", None)) is not None:
         cause = inner
-    line = _first_line(str(cause))
+    line = first_line(str(cause))
     return line if cause is error and line else f"{type(cause).__name__}: {line}"
-
-
-def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")[:300]
 
 
 @functools.cache
@@ -107,13 +102,4 @@ def _lacks(device: str) -> tuple[str, ...]:
         from torch.utils._triton import has_triton
 
         return () if has_triton() else ("torch.compile needs Triton, and torch finds none that works here",)
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
-    lacks = []
-    try:
-        get_cpp_compiler()
-    except Exception as error:  # torch raises more than one kind, each with its own words
-        lacks.append(f"torch.compile needs a C++ compiler: {_first_line(str(error))}")
-    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
-        lacks.append("torch.compile needs Python's C headers (Python.h): install the python3-dev package")
-    return tuple(lacks)
+    return tuple(f"torch.compile needs {what}: {why}" for what, why in lacks_of_cpu())

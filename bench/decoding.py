@@ -55,6 +55,10 @@ class Step:
         with torch.no_grad():
             return self.attn.decode(**self.inputs, state=self.state)
 
+    def given(self) -> dict[str, Tensor]:
+        """What each call is given, by name: the token's own q, k, v and extras, and the state."""
+        return {**self.inputs, **{f"state ({name})": x for name, x in self.state.tensors.items()}}
+
 
 class Decoder:
     """A variant's decode form as `error.check` takes it: inputs of all N tokens in, the last one's output out."""

@@ -15,9 +15,10 @@ from ..results.resolution import Resolution, resolution
 from ..results.run import Ceilings, Machine
 from ..results.trial import Trial, load_trials
 from . import counters, environment, roofline
-from .disturbances import Sign, own_cores, signs
+from .disturbances import own_cores, signs
 from .errors import BenchError, ConfigError
 from .plan import ask
+from .sign import Sign
 from .trials import Asked, Work, compared, sized
 
 CEILING_DTYPES = ("float32", "bfloat16")

@@ -154,9 +154,7 @@ class Host:
         try:
             return self._call(function, *args)
         except Raised as error:
-            if error.refusal:
-                raise BenchError(str(error)) from None
-            raise BenchError(f"{error}; this is a defect of attnbench or of a plugin:\n{error.trace}") from None
+            raise BenchError(error.report) from None
         except Died as error:
             raise BenchError(f"the process that held the model was {error.why}") from None
         except OutOfMemory as error:

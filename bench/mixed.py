@@ -22,6 +22,7 @@ from ..variants.api import Variant, make_extras
 from ..variants.varlen import Packing, pack, unpack
 from . import calls, error, inputs
 from .case import Case
+from .decoding import Step
 from .error import NotDueError
 
 
@@ -79,6 +80,12 @@ class Part:
     extras: dict[str, Any]
     call: Callable[[], object]
 
+    def given(self) -> dict[str, Tensor]:
+        """What a call is given, by name."""
+        return (
+            self.call.given() if isinstance(self.call, Step) else {"q": self.q, "k": self.k, "v": self.v, **self.extras}
+        )
+
     def state_bytes(self, attn: Variant) -> int | None:
         """What decoding keeps of them; None where the variant cannot decode."""
         if not attn.supports.decode:
@@ -99,7 +106,7 @@ class Batch:
         self.parts = [self._draw(drawn, run) for drawn, run in zip(case.parts(), self.way.cases, strict=True)]
         self.first_s, self.compile_s = 0.0, 0.0
         """Time of the first call, and what the prompts of decode steps took to compile."""
-        self.packed: Callable[[], Tensor] | None = None
+        self.packed: Packed | None = None
 
     def _draw(self, drawn: Case, run: Case) -> Part:
         (q, k, v), _ = inputs.realise(drawn, None)
@@ -168,6 +175,12 @@ class Batch:
         if self.packed is not None:
             return self.packed()
         return [part.call() for part in self.parts]
+
+    def given(self) -> dict[str, Tensor]:
+        """What a call is given, by name: the packed q, k and v, or those of each part, with its extras or state."""
+        if self.packed is not None:
+            return dict(zip("qkv", self.packed.tensors, strict=True))
+        return {f"{name} of {_spec(part.case)}": x for part in self.parts for name, x in part.given().items()}
 
     def state_bytes(self) -> int | None:
         """What decoding keeps of all requests together."""

@@ -1,7 +1,8 @@
-"""How commands write their answers: tables for people, tab-separated or JSON for machines."""
+"""What commands share: options, and how they write their answers: for people as tables, for machines as TSV or JSON."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -45,3 +46,18 @@ def whole_number(key: str, text: str) -> int:
         return int(text)
     except ValueError:
         raise click.BadParameter(f"{text!r} is not a whole number", param_hint=f"--{key.replace('_', '-')}") from None
+
+
+def command_line() -> str:
+    """What was typed, as a shell would take it again."""
+    return shlex.join(["attnbench", *sys.argv[1:]])
+
+
+def folder_to_resume(out: str | None, others: bool) -> str:
+    """The folder whose run --resume goes on with. Raises click.UsageError without one, and beside `others`: a
+    configuration or options, which such a run has already."""
+    if out is None:
+        raise click.UsageError("--resume needs --out, the folder of the run to go on with")
+    if others:
+        raise click.UsageError("--resume takes the configuration of the run itself; leave out all but --out")
+    return out

@@ -49,9 +49,11 @@ def set_up(state: Request, request: Request) -> Answer:
     """Draws the inputs, checks the variant against its definition, and warms it up where it is correct."""
     import torch
 
+    importlib.import_module(f"{OURS}.bench.first_calls").make()  # on one thread, before threads can make them
     api = importlib.import_module(f"{THEIRS}.variants.api")
-    case_module, inputs, error, memory, timing = (
-        importlib.import_module(f"{OURS}.bench.{name}") for name in ("case", "inputs", "error", "memory", "timing")
+    case_module, inputs, error, memory, timing, untouched = (
+        importlib.import_module(f"{OURS}.bench.{name}")
+        for name in ("case", "inputs", "error", "memory", "timing", "untouched")
     )
     case = case_module.Case(**request["case"])
     attn = api.get(request["spec"])
@@ -74,6 +76,7 @@ def set_up(state: Request, request: Request) -> Answer:
         why = verdict.problem or f"{verdict.of} is off by {verdict.error:.3g}, {verdict.allowed:.3g} is allowed"
         return {"status": "incorrect", "reasons": [why], "fields": fields}
     call = make_call(attn, case, q, k, v, extras)
+    state["untouched"] = untouched.Untouched(lambda: {"q": q, "k": k, "v": v, **extras})
     memory.trim_heap()  # what the check has used is not what a call needs
     state["stopwatch"] = timing.Stopwatch(call, case.device)
     state["stopwatch"].warm_up()
@@ -111,15 +114,21 @@ def sample(state: Request, request: Request) -> Answer:
 
 
 def weigh(state: Request, request: Request) -> Answer:
-    """Most bytes that the allocator held during one call, and what decoding would keep of such a prompt."""
+    """Most bytes that the allocator held during one call, and what decoding would keep of such a prompt.
+
+    The last that is asked, so here it shows whether a call has written into the inputs.
+    """
     import torch
 
     state["stopwatch"].flush = None
     peak = state["memory"].allocator_peak(state["call"], state["case"].device)
-    if state["prefill"] is None:
-        return {"peak_bytes": peak, "state_bytes": None}
-    with torch.no_grad():
-        return {"peak_bytes": peak, "state_bytes": state["prefill"]()[1].nbytes}
+    kept = None
+    if state["prefill"] is not None:
+        with torch.no_grad():
+            kept = state["prefill"]()[1].nbytes
+    if problem := state["untouched"].problem():
+        return {"failed": "incorrect", "why": problem}
+    return {"peak_bytes": peak, "state_bytes": kept}
 
 
 DO = {"resolve": resolve, "set_up": set_up, "sample": sample, "weigh": weigh}

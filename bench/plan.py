@@ -61,9 +61,7 @@ def ask(function: Any, *args: Any, timeout_s: float | None = None) -> Any:
     try:
         return isolated(function, *args, timeout_s=timeout_s)
     except Raised as error:
-        if error.refusal:
-            raise BenchError(str(error)) from None
-        raise BenchError(f"{error}; this is a defect of attnbench or of a plugin:\n{error.trace}") from None
+        raise BenchError(error.report) from None
     except Died as error:
         raise BenchError(f"a helper process was {error.why}") from None
     except OutOfMemory as error:

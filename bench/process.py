@@ -57,6 +57,11 @@ class Raised(Exception):
         self.trace = trace
         self.refusal = refusal
 
+    @property
+    def report(self) -> str:
+        """For who asked for what was wrong: its sentence; or that it is a defect, and where."""
+        return str(self) if self.refusal else f"{self}; this is a defect of attnbench or of a plugin:\n{self.trace}"
+
 
 class Child:
     """One isolated process that carries out functions, one at a time, keeping what it is told to keep between them.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..results.record import Record
+from .progress_bar import Bar
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -50,33 +50,20 @@ class Terminal:
 
     @contextmanager
     def measuring(self, plan: Plan, finished: int) -> Iterator[Watcher]:
-        from rich.markup import escape
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[counts]}"),
-            TextColumn("{task.description}"),
-        )
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task("", total=len(plan.cases), completed=finished, counts="")
-            yield _Bar(lambda **changes: progress.update(task, **changes), escape)
+        with Bar(self.console, len(plan.cases), finished) as bar:
+            yield _Cases(bar)
 
 
-class _Bar:
-    def __init__(self, update: Any, escape: Any) -> None:
-        self.update, self.escape = update, escape
-        self.counts: Counter[str] = Counter()
+class _Cases:
+    def __init__(self, bar: Bar) -> None:
+        self.bar = bar
         self.setting = ""
 
     def group(self, setting: str, cases: int) -> None:
         self.setting = setting
 
     def step(self, text: str) -> None:
-        self.update(description=self.escape(f"{self.setting}: {text}" if self.setting else text))
+        self.bar.say(f"{self.setting}: {text}" if self.setting else text)
 
     def done(self, record: Record) -> None:
-        self.counts[record.status] += 1
-        self.update(advance=1, counts=", ".join(f"{count} {status}" for status, count in self.counts.items()))
+        self.bar.count(record.status)

@@ -211,3 +211,19 @@ class CaseLike(Protocol):
     def dtype(self) -> str: ...
     @property
     def device(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that is no case of a benchmark, a layer's or a model's, as a variant looks at cases."""
+
+    mode: str
+    causal: bool
+    batch: int
+    heads: int
+    kv_heads: int
+    n_q: int
+    n_k: int
+    head_dim: int
+    dtype: str
+    device: str

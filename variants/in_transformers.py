@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .api import Variant, get, make_extras, names
+from .declarations import Call
 from .errors import VariantError
 
 PREFIX = "attnbench:"
@@ -82,7 +82,7 @@ def of_variant(attn: Variant) -> Attend:
     """A variant as a plain function of q, k, v, with its drawn extras. Raises VariantError where it cannot run."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float | None) -> Tensor:
-        call = _Call(
+        call = Call(
             mode="train" if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad) else "forward",
             causal=causal,
             batch=q.shape[0],
@@ -102,24 +102,8 @@ def of_variant(attn: Variant) -> Attend:
     return attend
 
 
-@dataclass(frozen=True)
-class _Call:
-    """A layer's call, as a variant looks at cases."""
-
-    mode: str
-    causal: bool
-    batch: int
-    heads: int
-    kv_heads: int
-    n_q: int
-    n_k: int
-    head_dim: int
-    dtype: str
-    device: str
-
-
 @functools.lru_cache(maxsize=256)
-def _refusals(attn: Variant, call: _Call) -> list[str]:
+def _refusals(attn: Variant, call: Call) -> list[str]:
     return attn.reasons_against(call)
 
 

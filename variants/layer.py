@@ -7,7 +7,7 @@ Vaswani et al. 2017, "Attention Is All You Need", arXiv:1706.03762, section 3.2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,25 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .api import State, Variant, VariantError, get
+from .declarations import Call
 from .learned import LearnedExtras
 
 __all__ = ["MultiHeadAttention"]
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A call as the variant's `reasons_against` wants to see it."""
-
-    mode: str
-    causal: bool
-    batch: int
-    heads: int
-    kv_heads: int
-    n_q: int
-    n_k: int
-    head_dim: int
-    dtype: str
-    device: str
 
 
 class MultiHeadAttention(nn.Module):
@@ -101,7 +86,7 @@ class MultiHeadAttention(nn.Module):
         self.causal = causal
         self._check_sizes()
         self.head_dim = embed_dim // num_heads
-        self._allowed: _Call | None = None
+        self._allowed: Call | None = None
 
         options: dict[str, Any] = {"device": device, "dtype": dtype}
         e, ekv = embed_dim, self.head_dim * self.num_kv_heads
@@ -326,7 +311,7 @@ class MultiHeadAttention(nn.Module):
     def _check_call(self, q: Tensor, k: Tensor, v: Tensor, extras: dict[str, Tensor], mode: str, seen: int = 0) -> None:
         """Raises VariantError with what the variant has against this call; a call like the last one was asked about."""
         wants_grad = any(x.requires_grad for x in (q, k, v, *extras.values()))
-        call = _Call(
+        call = Call(
             mode="train" if wants_grad and mode == "forward" else mode,
             causal=self.causal,
             batch=q.shape[0],

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Protocol
 
 from ...results.task_record import TaskRecord
+from ..progress_bar import Bar
 
 
 class Watcher(Protocol):
@@ -43,25 +43,14 @@ class Terminal:
     @contextmanager
     def training(self, count: int, finished: int) -> Iterator[Watcher]:
         from rich.console import Console
-        from rich.markup import escape
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[counts]}"),
-            TextColumn("{task.description}"),
-        )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("", total=count, completed=finished, counts="")
-            yield _Bar(lambda **changes: progress.update(task, **changes), escape)
+        with Bar(Console(stderr=True), count, finished) as bar:
+            yield _Trainings(bar)
 
 
-class _Bar:
-    def __init__(self, update: Any, escape: Any) -> None:
-        self.update, self.escape = update, escape
-        self.counts: Counter[str] = Counter()
+class _Trainings:
+    def __init__(self, bar: Bar) -> None:
+        self.bar = bar
         self.labels: list[str] = []
 
     def begin(self, label: str) -> None:
@@ -73,8 +62,7 @@ class _Bar:
         self._show()
 
     def done(self, record: TaskRecord) -> None:
-        self.counts[record.status] += 1
-        self.update(advance=1, counts=", ".join(f"{count} {status}" for status, count in self.counts.items()))
+        self.bar.count(record.status)
 
     def _show(self) -> None:
-        self.update(description=self.escape("; ".join(self.labels)))
+        self.bar.say("; ".join(self.labels))

@@ -13,6 +13,7 @@ import torch
 
 from ...variants import registry
 from ...variants.api import Variant, VariantError, get
+from ...variants.declarations import Call
 from ...variants.layer import MultiHeadAttention
 from ...variants.registry import load_plugin, parse_spec
 from ..pattern import View, small
@@ -37,22 +38,6 @@ class Candidate:
     """Why it cannot be trained here; () where it can."""
     notes: tuple[str, ...] = ()
     """What a reader of its values must know."""
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A training step as the variant's `reasons_against` wants to see it."""
-
-    batch: int
-    heads: int
-    kv_heads: int
-    n_q: int
-    n_k: int
-    head_dim: int
-    device: str
-    mode: str = "train"
-    causal: bool = True
-    dtype: str = "float32"
 
 
 def candidates(
@@ -95,13 +80,16 @@ def _reasons_against(attn: Variant, setting: Setting) -> list[str]:
     if reasons := no_device(setting.device):
         return reasons
     for length in dict.fromkeys((setting.seq_len, setting.held_out_len)):
-        call = _Call(
+        call = Call(
+            mode="train",
+            causal=True,
             batch=setting.batch,
             heads=setting.heads,
             kv_heads=setting.heads,
             n_q=length,
             n_k=length,
             head_dim=setting.d_model // setting.heads,
+            dtype="float32",
             device=setting.device,
         )
         if reasons := attn.reasons_against(call):

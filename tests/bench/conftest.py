@@ -1,4 +1,4 @@
-"""Runs the command line in this process, so that all tests share one fork server."""
+"""Runs the command line in this process, so that all tests share one fork server, and one measurement of ceilings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from attnbench.bench import roofline
+from attnbench.bench import sweep as sweeping
 from attnbench.bench.cli import main
+from attnbench.bench.plan import ask
+from attnbench.results.run import Ceilings
 
 FAST = ["--case-time", "0.02s", "--threads", "1", "--heads", "2", "--head-dim", "16"]
 
@@ -30,6 +34,31 @@ class Answer:
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+MEASURED: dict[tuple[Any, ...], Ceilings] = {}
+"""The machine's ceilings, by device, dtype and threads."""
+
+
+@pytest.fixture(autouse=True)
+def ceilings_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measures the ceilings of a setting at the first sweep that asks for them: it takes a second, and tells the same
+    at the next."""
+
+    def once(function: Any, *args: Any, **options: Any) -> Any:
+        if function is not roofline.measure:
+            return ask(function, *args, **options)
+        if args not in MEASURED:
+            MEASURED[args] = ask(function, *args, **options)
+        return MEASURED[args]
+
+    monkeypatch.setattr(sweeping, "ask", once)
+
+
+@pytest.fixture
+def ceilings_anew() -> None:
+    """For a test of where the time goes: the next sweep measures them."""
+    MEASURED.clear()
 
 
 @pytest.fixture

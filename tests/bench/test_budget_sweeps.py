@@ -9,7 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import attnbench
+from attnbench.bench import config
 from attnbench.variants.external import External
 
 SWEEP = ("--seq-lens", "64", "--budgets", "8,16")
@@ -37,9 +40,9 @@ def test_a_variant_comes_once_for_each_budget(sweep: Callable[..., Any], tmp_pat
 
 
 def test_both_masks_have_parameters_of_their_own(sweep: Callable[..., Any], tmp_path: Path) -> None:
-    config = tmp_path / "both.toml"
-    config.write_text('variants = ["sliding_window"]\nseq_lens = [64]\nbudgets = [15]\ncausal = [true, false]\n')
-    records = sweep(config).records
+    file = tmp_path / "both.toml"
+    file.write_text('variants = ["sliding_window"]\nseq_lens = [64]\nbudgets = [15]\ncausal = [true, false]\n')
+    records = sweep(file).records
     assert {(r["causal"], r["params"]["window_size"]) for r in records} == {(True, 15), (False, 8)}
     assert all(13 < r["fidelity_keys"] <= 15 for r in records)
 
@@ -54,7 +57,10 @@ def test_the_preset_names_every_method_that_stands_in_for_softmax() -> None:
             assert name in named or "flash" in name, name
 
 
-def test_the_table_of_a_sweep_and_of_a_finished_run(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_table_of_a_sweep_and_of_a_finished_run(
+    cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "cores", lambda: 1)  # tensors this small are slower on more
     out = tmp_path / "run"
     options = ("--variants", "sdpa,topk,sliding_window,performer", "--inputs", "gaussian,topics", *SWEEP, "--causal")
     answer = cli("fidelity", *options, "--out", out)

@@ -38,7 +38,7 @@ def git(repository: Path, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This package's sources under git: the commits base, comments, slow, bigger, wrong, broken and old."""
+    """This package's sources under git: the commits base, comments, slow, bigger, wrong, later, broken and old."""
     home = tmp_path_factory.mktemp("repository") / "attnbench"
     home.mkdir()
     shutil.copy(ROOT / "__init__.py", home)
@@ -61,6 +61,13 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     commit("slow", text.replace(LAST_LINE, again + again + LAST_LINE))
     commit("bigger", text.replace(LAST_LINE, f"        kept = weights.clone()\n        del kept\n{LAST_LINE}"))
     commit("wrong", text.replace(LAST_LINE, "        return weights @ v * 1.01\n"))
+    later = (
+        "        Naive.calls = getattr(Naive, 'calls', 0) + 1\n"
+        "        out = weights @ v\n"
+        "        v.data.mul_(1 - (Naive.calls > 3))\n"
+        "        return out\n"
+    )
+    commit("later", text.replace(LAST_LINE, later))
     commit("broken", text.replace(LAST_LINE, '        raise SystemExit("planted")\n'))
     commit(
         "dead",
@@ -129,6 +136,7 @@ def test_a_revision_that_needs_more_memory_is_found_to_the_byte(compared: Any) -
     ("revision", "word", "why"),
     [
         ("wrong", "incorrect", "out is off by"),
+        ("later", "incorrect", "writes into its input v, at a call after"),
         ("broken", "crashed", "SystemExit: planted"),
         ("dead", "crashed", "SIGKILL"),
     ],

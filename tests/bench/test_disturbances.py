@@ -9,7 +9,8 @@ import pytest
 
 from attnbench.bench import counters
 from attnbench.bench.counters import Counters, Process, Used
-from attnbench.bench.disturbances import UNREADABLE, Sign, signs
+from attnbench.bench.disturbances import signs
+from attnbench.bench.sign import UNREADABLE, Sign
 
 Machine = Callable[..., Path]
 CALM = Used(10.0, 0.0, 0.0, 0, 0, 0, [])

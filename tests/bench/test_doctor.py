@@ -174,6 +174,7 @@ def test_a_process_that_fails_is_one_sentence() -> None:
         trials.compared(asked, 0.0, random.Random(0))
 
 
+@pytest.mark.usefixtures("ceilings_anew")
 def test_where_the_time_of_a_run_went_adds_up(sweep: Callable[..., Any], cli: Callable[..., Any]) -> None:
     answer = sweep("--variants", "naive,sdpa", "--seq-lens", "32,48")
     folder = json.loads(answer.out)["folder"]

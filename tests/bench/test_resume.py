@@ -202,10 +202,11 @@ def test_a_run_resumed_elsewhere_says_what_changed(
     assert cli("run", "--resume", "--out", out).code == 0
     assert json.loads(path.read_text())["notes"] == run["notes"]  # nothing to say where nothing changed
 
+    threads = run["machine"]["cores"] + 1
     run["machine"] |= {"cpu": "Another CPU", "cores": 512, "fingerprint": "elsewhere"}
     run["machine"]["libraries"] |= {"torch": "1.0"}
     run |= {"git_commit": "0123abcd", "cases": 3}
-    run["config"]["sweep"][0]["threads"] = [500]
+    run["config"]["sweep"][0]["threads"] = [threads]
     path.write_text(json.dumps(run))
     (out / "results.jsonl").write_text("")
     answer = cli("run", "--resume", "--out", out)
@@ -214,7 +215,7 @@ def test_a_run_resumed_elsewhere_says_what_changed(
     told = " ".join(after["notes"])
     for words in ("Another CPU became", "cores 512 became", "torch 1.0 became", "its commit 0123abcd became"):
         assert words in told
-    assert "with 500 threads" in told
+    assert f"with {threads} threads" in told
     assert "stood for 2 cases; it was 3" in told
     assert all(f"warning: {note}" in answer.err for note in after["notes"])
     assert {r["machine"] for r in read_records(out)} == {here}
@@ -232,14 +233,18 @@ def test_a_variant_that_changed_since_is_told_of(cli: Callable[..., Any], tmp_pa
 
 def test_a_second_run_into_a_folder_is_refused_and_the_first_goes_on(cli: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [*RUN, *FAST, "--variants", "naive,sdpa", "--seq-lens", "32,33,34,35,36", "--case-time", "0.3s"]
+    command = [*RUN, *FAST, "--variants", "naive,sdpa", "--seq-lens", "32,33,34,35,36"]
     with subprocess.Popen([*command, "--out", out], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         patience = time.monotonic() + 60
         while not (out / "results.jsonl").exists() or not (out / "results.jsonl").stat().st_size:
             assert time.monotonic() < patience
-            time.sleep(0.02)
-        refused(cli("run", "--resume", "--out", out), "another run is writing to", "choose another --out")
-        refused(cli("run", "--variants", "naive", "--seq-lens", "16", "--out", out), "holds another run already")
+            time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)  # so that it is not done too soon
+        try:
+            refused(cli("run", "--resume", "--out", out), "another run is writing to", "choose another --out")
+            refused(cli("run", "--variants", "naive", "--seq-lens", "16", "--out", out), "holds another run already")
+        finally:
+            process.send_signal(signal.SIGCONT)
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
     assert len(statuses(out)) == 10
@@ -255,16 +260,16 @@ echo "status $?"
 cp "$DISK"/run/results.jsonl "$COPY"/full.jsonl
 "$ATTNBENCH" -P -m attnbench.bench.cli run --resume --out "$DISK/run"
 echo "status $?"
-mount -o remount,size=10m "$DISK"
-"$ATTNBENCH" -P -m attnbench.bench.cli run --resume --out "$DISK/run"
-echo "status $?"
 cp -r "$DISK"/run "$COPY"
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mounts a tmpfs")
-def test_a_full_disk_ends_the_run_in_a_sentence_and_a_resume_goes_on(tmp_path: Path) -> None:
-    """A tmpfs of 16 KiB, in a mount namespace of its own: no rights are needed where users may have one."""
+def test_a_full_disk_ends_the_run_in_a_sentence_and_a_resume_goes_on(cli: Callable[..., Any], tmp_path: Path) -> None:
+    """A tmpfs of 16 KiB, in a mount namespace of its own: no rights are needed where users may have one.
+
+    The folder as it was left goes on where there is room.
+    """
     disk, copy = tmp_path / "disk", tmp_path / "copy"
     disk.mkdir()
     copy.mkdir()
@@ -273,7 +278,7 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_a_resume_goes_on(tmp_path: P
         subprocess.run([*alone, "mount", "-t", "tmpfs", "tmpfs", disk], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"may not mount a tmpfs here: {error}")
-    lengths = ",".join(map(str, range(16, 24)))
+    lengths = ",".join(map(str, range(16, 21)))
     command = [*RUN, *FAST, "--variants", "naive,sdpa", "--seq-lens", lengths]
     result = subprocess.run(
         [*alone, "sh", "-c", FULL_DISK, "sh", disk, *command],
@@ -284,7 +289,7 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_a_resume_goes_on(tmp_path: P
         check=False,
     )
     told = [line for line in result.stdout.splitlines() if line.startswith("status")]
-    assert told == ["status 2", "status 2", "status 0"], (result.stdout, result.stderr)
+    assert told == ["status 2", "status 2"], (result.stdout, result.stderr)
     assert "Traceback" not in result.stderr
     first, second = (line for line in result.stderr.splitlines() if line.startswith("Error: "))
     for sentence in (first, second):
@@ -292,11 +297,13 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_a_resume_goes_on(tmp_path: P
         assert f"go on with: attnbench run --resume --out {disk}/run" in sentence
     before = (copy / "full.jsonl").read_bytes()
     assert before.endswith(b"\n")  # no half record
-    assert 0 < len(before.splitlines()) < 16
+    assert 2 <= len(before.splitlines()) < 10
+    assert cli("run", "--resume", "--out", copy / "run").code == 0
     assert (copy / "run" / "results.jsonl").read_bytes().startswith(before)
-    assert list(statuses(copy / "run").values()) == ["ok"] * 16
+    assert list(statuses(copy / "run").values()) == ["ok"] * 10
 
 
+@pytest.mark.usefixtures("ceilings_anew")
 def test_where_the_time_went_adds_up_over_a_resume(
     sweep: Callable[..., Any], cli: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -8,10 +8,8 @@ CPU the compiled kernel has a forward pass only.
 from __future__ import annotations
 
 import functools
-import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from ..api import CaseLike, Complexity, Supports, Variant, VariantError, register
 from ..blocks import blind_rows, prepend_zeros
+from ..compilers import lacks_of_cpu
 from ..varlen import Packing, bounds
 from .naive import SoftmaxAttention
 
@@ -245,16 +244,9 @@ def _sees(shift: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
 @functools.cache
 def _lacks_of_cpu() -> tuple[str, ...]:
     """What compiling for a CPU needs and this machine does not have."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.kernel.flex.flex_cpu import check_cpu_supported
 
-    lacks = []
-    try:
-        get_cpp_compiler()
-    except Exception as error:  # torch raises more than one kind, each with its own words
-        lacks.append(f"needs a C++ compiler to compile its kernel: {str(error).strip().splitlines()[0]}")
-    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
-        lacks.append("needs Python's C headers (Python.h) to compile its kernel: install the python3-dev package")
+    lacks = [f"needs {what} to compile its kernel: {why}" for what, why in lacks_of_cpu()]
     if not check_cpu_supported():
         lacks.append("torch's flex_attention kernel for CPUs needs AVX2, on Linux or Windows")
     return tuple(lacks)
