@@ -254,7 +254,11 @@ class Scheduler:
         answer = self._ask(turn, worker.weigh)
         if answer is None:
             return False
-        turn.fields |= answer
+        if answer["problem"]:
+            turn.child.close()
+            self._finish([self._bare(turn.planned, "incorrect", [answer["problem"]], turn)])
+            return False
+        turn.fields |= answer["fields"]
         return True
 
     def _ask(self, turn: Turn, function: Callable[..., Any], *args: Any, may_wait: bool = False) -> Any:

@@ -20,7 +20,7 @@ from ..variants import registry
 from ..variants.api import State as DecodeState
 from ..variants.api import Variant, get, make_extras
 from ..variants.registry import load_plugin
-from . import calls, compiling, error, fidelity, fidelity_nulls, flops, gpu, inputs, memory, mixed
+from . import calls, compiling, error, fidelity, fidelity_nulls, flops, gpu, inputs, memory, mixed, untouched
 from .cards import card
 from .case import Case
 from .timing import Stopwatch
@@ -76,16 +76,19 @@ def _prepare(state: State, attn: Variant, case: Case, capture: str | None) -> di
             fidelity_nulls.kept(attn, q, k, v, causal=case.causal, rows=rows.to(q.device), extras=extras)
         )
     keeping: Callable[[], tuple[Tensor, DecodeState]] | None = None
+    given: Callable[[], dict[str, Tensor]]
     if decoder is not None:
         assert decoder.step is not None, "what was found correct was called"
         call: Callable[[], object] = decoder.step  # it has copies of its own of what it needs
-        keeping = decoder.step
+        keeping, given = decoder.step, decoder.step.given
         first_s, earlier_s = decoder.first_call_s, decoder.step.compile_s
     else:
         call = calls.make_call(form, case, q, k, v, extras)
+        given = functools.partial(dict, q=q, k=k, v=v, **extras)
         first_s, earlier_s = verdict.first_call_s, 0.0
         if attn.supports.decode and case.causal and case.mode == "forward" and case.n_q == case.n_k:
             keeping = functools.partial(attn.prefill, q, k, v, **extras)
+    state["untouched"] = untouched.Untouched(given)
     fields |= _warm_up(state, attn, case, call, functools.partial(_state_bytes, keeping), first_s, earlier_s)
     return {"correct": True, "problem": None, "fields": fields}
 
@@ -97,6 +100,7 @@ def _prepare_batch(state: State, attn: Variant, case: Case) -> dict[str, Any]:
     fields = error.as_fields(verdict) | {"batch_calls": batch.way.words}
     if not verdict.correct:
         return {"correct": False, "problem": verdict.problem, "fields": fields}
+    state["untouched"] = untouched.Untouched(batch.given)
     fields |= _warm_up(state, attn, case, batch, batch.state_bytes, batch.first_s, batch.compile_s)
     return {"correct": True, "problem": None, "fields": fields}
 
@@ -136,17 +140,21 @@ def sample(state: State) -> float:
 
 
 def weigh(state: State) -> dict[str, Any]:
-    """Memory and operations of one call, and what decoding would keep of such a prompt."""
+    """Memory and operations of one call, and what decoding would keep of such a prompt.
+
+    Returns record `fields`, and `problem`: what some call, timed or weighed, has written into since the check.
+    """
     case, call, attn = state["case"], state["call"], state["attn"]
     state["stopwatch"].flush = None
     handovers_s = state["stopwatch"].handovers_s
-    return {
+    fields = {
         "handover_s": median(handovers_s) if handovers_s else None,
         "peak_bytes": memory.allocator_peak(call, case.device),
         "peak_rss_bytes": memory.resident_peak(call) if case.device == "cpu" else None,
         "flops": flops.count(call) if attn.counts_flops and not case.compiled else None,
         "state_bytes": state["state_bytes"](),
     }
+    return {"fields": fields, "problem": state["untouched"].problem()}
 
 
 def _state_bytes(keeping: Callable[[], tuple[Tensor, DecodeState]] | None) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 PLUGIN = Path(__file__).parent / "planted.py"
+LATE = Path(__file__).parent / "planted_late.py"
 
 WRONG = [
     "mask_wrong_by_one",
@@ -41,6 +42,29 @@ def test_planted_bugs_give_incorrect_and_no_time(sweep: Callable[..., Any], mode
         assert records[name]["reasons"], name
         assert records[name]["time_s"] is None, name
         assert records[name]["ratio"] is None, name
+
+
+@pytest.mark.parametrize(
+    ("variants", "what", "written"),
+    [
+        ("writes_into_v_later", ("--seq-lens", "20", "--modes", "forward"), "v"),
+        ("writes_into_v_later", ("--seq-lens", "20", "--modes", "train"), "v"),
+        ("writes_into_its_state_later", ("--seq-lens", "20", "--modes", "decode"), "state (k)"),
+        ("writes_into_v_later", ("--batch-spec", "2q9_q12"), "v of 2q9"),
+        ("writes_into_packed_keys_later", ("--batch-spec", "2q9_q12"), "k"),
+    ],
+)
+def test_inputs_written_to_after_the_check_give_incorrect_and_no_time(
+    sweep: Callable[..., Any], variants: str, what: tuple[str, ...], written: str
+) -> None:
+    answer = sweep("--plugin", LATE, "--variants", f"naive,{variants}", *what)
+    assert answer.code == 1
+    records = by_variant(answer.records)
+    assert records["naive"]["status"] == "ok"
+    late = records[variants]
+    assert late["reasons"] == [f"writes into its input {written}, at a call after that which was checked"]
+    assert (late["status"], late["time_s"], late["ratio"], late["peak_bytes"]) == ("incorrect", None, None, None)
+    assert late["error"] <= late["error_allowed"]  # of the call that was checked
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
