@@ -1,5 +1,5 @@
 // Which charts there are: for each kind, what it shows of the records of one setting. Records in, specifications out.
-const NO_DIFFERENCE = 1e-3; // as answer.py has it: a distance below it is rounding
+const NO_DIFFERENCE = 1e-3; // as phrases.py has it: a distance below it is rounding
 const LENGTH_AXIS = "Sequence length N (tokens)";
 const DISTANCE = "‖out − softmax‖ / ‖softmax‖";
 
