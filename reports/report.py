@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import cards, data, growth, machines, missing, page, tables, training
+from . import cards, data, growth, machines, missing, outlook, page, tables, training
 from .answer import Sentence, answers, headline
 from .errors import ReportsError
 from .figures import save_figures
@@ -63,12 +63,14 @@ def write(runs: Sequence[str | Path], out: Path | None = None) -> Report:
     ordered = _ordered(settings)
     figures = save_figures(ordered, folder / "figures")
     tasks = training.trained(task_records, [entry for setting in ordered for entry in setting.entries])
+    fits = growth.fits(ordered)
     context = _content(loaded, ordered, sentences, warnings)
+    context["outlooks"] = outlook.outlooks(ordered[:MOST_TABLES], fits)
     context |= {"tasks": tasks, "task_columns": training.COLUMNS}
     context["figures"] = [path.relative_to(folder).as_posix() for path in figures if path.suffix == ".png"]
     context["still"] = [{"title": name, "address": page.still(path)} for name, path in _stills(figures)]
     html, markdown = folder / "report.html", folder / "report.md"
-    _replace(html, page.html(context, data.store(loaded, ordered, growth.fits(ordered), tasks)))
+    _replace(html, page.html(context, data.store(loaded, ordered, fits, tasks)))
     _replace(markdown, page.markdown(context))
     return Report(folder, html, markdown, figures, [sentence.text for sentence in sentences], warnings)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -52,10 +53,15 @@ class Exponent:
     quantity: Quantity
     figure: Figure
     """Slope of its logarithm over the logarithm of length, of all lengths."""
-    tail: Figure
-    """The same of the longest TAIL lengths."""
     declared: float | None
     lengths: tuple[int, ...]
+
+    @cached_property
+    def tail(self) -> Figure:
+        """The same of the longest TAIL lengths; fitted when it is asked for, since resampling takes milliseconds."""
+        if len(self.lengths) <= TAIL:
+            return self.figure
+        return _slope(self.series, values_of(self.series, self.quantity), self.lengths[-TAIL:])
 
 
 @dataclass(frozen=True)
@@ -145,8 +151,8 @@ def exponents(records: Iterable[Record]) -> list[Exponent]:
             values = {n: y for n, y in values_of(series, quantity).items() if min(y) > 0}  # type: ignore[arg-type]
             if len(values) > 1:
                 lengths = tuple(sorted(values))
-                whole, tail = (_slope(series, values, chosen) for chosen in (lengths, lengths[-TAIL:]))
-                found.append(Exponent(series, quantity, whole, tail, declared, lengths))  # type: ignore[arg-type]
+                whole = _slope(series, values, lengths)
+                found.append(Exponent(series, quantity, whole, declared, lengths))  # type: ignore[arg-type]
     return found
 
 
@@ -280,19 +286,20 @@ def _reference(group: Sequence[Record]) -> Record | None:
 # -- memory ---------------------------------------------------------------------------------------------------------
 
 
-def feasible(records: Iterable[Record], budget_bytes: float) -> list[Feasible]:
-    """For every series whose memory was measured, the longest length that a budget holds.
+def feasible(records: Iterable[Record], *budgets_bytes: float) -> list[Feasible]:
+    """For every series whose memory was measured, and every budget, the longest length that the budget holds.
 
     What counts is `needed_bytes`: the peak of a call above its inputs, and q, k, v; or, decoding, the state and the
     peak of a step. Weights of a model, and other layers, are not in it. Raises ValueError for a budget not positive.
     """
-    if not budget_bytes > 0:
-        raise ValueError(f"a budget of {budget_bytes} bytes holds nothing")
+    for budget in budgets_bytes:
+        if not budget > 0:
+            raise ValueError(f"a budget of {budget} bytes holds nothing")
     found = []
     for series in split(records):
-        values = {n: y[0] for n, y in values_of(series, "needed").items()}
+        values = {n: y[0] for n, y in values_of(series, "needed").items() if y[0] > 0}
         if values:
-            found.append(_longest(series, values, budget_bytes))
+            found += [_longest(series, values, budget) for budget in budgets_bytes]
     return found
 
 
@@ -310,16 +317,16 @@ def _longest(series: Series, values: Mapping[int, float], budget: float) -> Feas
     last = lengths[-1]
     if len(lengths) < growth.FEWEST:
         return Feasible(series, budget, _figure(Interval(last, last, last), "measured", series, [last]), True)
-    samples = {n: [values[n]] for n in lengths}
+    beyond = growth.continued({n: [values[n]] for n in lengths})
 
     def reach(pick: str) -> float:
         """By halving: memory grows with length."""
         low, high = float(last), float(last * growth.FARTHEST)
-        if getattr(growth.beyond(samples, high), pick) <= budget:
+        if getattr(beyond(high), pick) <= budget:
             return high
         while high / low > 1.0005:
             middle = math.sqrt(low * high)
-            low, high = (middle, high) if getattr(growth.beyond(samples, middle), pick) <= budget else (low, middle)
+            low, high = (middle, high) if getattr(beyond(middle), pick) <= budget else (low, middle)
         return low
 
     found = Interval(*(reach(pick) for pick in ("value", "high", "low")))

@@ -16,7 +16,8 @@ from .conftest import Opened, until
 
 AXE = Path(os.environ.get("ATTNBENCH_AXE", f"{sys.prefix}/axe-core/axe.min.js"))
 KINDS = """
-time memory throughput trade fidelity budget recall exponents memory-exponents crossovers memory-crossovers decode state
+time memory throughput trade fidelity budget recall exponents memory-exponents crossovers memory-crossovers
+naive-crossovers naive-memory-crossovers gain decode state
 curves task-state roofline error
 """.split()  # noqa: SIM905
 
