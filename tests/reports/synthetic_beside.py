@@ -98,8 +98,16 @@ def claim(name: str, quantities: list[Quantity], **fields: Any) -> ClaimRecord:
     }
     about = {key: value for key, value in identity.items() if key != "targets"}
     verdict = quantities[0].verdict if quantities else None
-    rest = {"status": "ok", "verdict": verdict, "quantities": quantities, "wall_s": 12.5, "shared_s": 3.0, **STAMP}
-    return ClaimRecord(claim_id=claim_id(identity), **{**about, **rest, **fields})
+    rest = {
+        "claim_id": claim_id(identity),
+        "status": "ok",
+        "verdict": verdict,
+        "quantities": quantities,
+        "wall_s": 12.5,
+        "shared_s": 3.0,
+        **STAMP,
+    }
+    return ClaimRecord(**{**about, **rest, **fields})
 
 
 def write_claims(path: Path, records: list[ClaimRecord]) -> Path:
