@@ -152,4 +152,4 @@ def _checked(values: Mapping[int, object]) -> list[int]:
 
 
 def _quantile(values: Floats, share: float) -> float:
-    return float(np.quantile(values, share))
+    return float(values[0] if values.size == 1 else np.quantile(values, share))

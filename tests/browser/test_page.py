@@ -270,10 +270,9 @@ def test_hostile_names_and_addresses_stay_text(opened: Opened, tmp_path: Path) -
         assert f"'{formula}" in {row["variant"] for row in csv.DictReader(file)}
 
 
-def test_ten_thousand_records(opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ten_thousand_records(opened: Opened, tmp_path: Path) -> None:
     from attnbench.reports.report import write
 
-    monkeypatch.setattr("attnbench.reports.growth.slopes", lambda setting: [])  # seconds of bootstrap, tested elsewhere
     records = synthetic.many(10_000)
     assert len(records) == 10_000
     html = write([synthetic.write(tmp_path / "run", records)]).html
