@@ -1,6 +1,7 @@
 """What follows from a setting's records, as tables: the longest length in a memory, crossovers, gains of a whole model.
 
-All figures are those of results/derived.py. What is not measured says so: an extrapolated one begins with ≈.
+All figures are those of results/derived.py and results/feasible.py. What is not measured says so: an extrapolated one
+begins with ≈.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..results.derived import Feasible, amdahl, feasible
+from ..results.derived import amdahl
+from ..results.feasible import Feasible, feasible
 from ..results.statistics import Interval
 from .growth import CROSSINGS, Fit
 from .settings import Entry, Setting, identity_of

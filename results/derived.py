@@ -1,4 +1,4 @@
-"""What follows from a run's records: exponents, crossovers, the longest length that fits, sizes of state, gains.
+"""What follows from a run's records: exponents, crossovers, sizes of state, gains. feasible.py adds what fits.
 
 Each function takes the records of one run, since only what one run measured may be divided; several settings may be
 among them. Every figure names the records that it rests on, and its basis:
@@ -94,24 +94,6 @@ class Crossing:
 
 
 @dataclass(frozen=True)
-class Feasible:
-    """The longest length whose memory in all stays within a budget."""
-
-    series: Series
-    budget_bytes: float
-    length: Figure | None
-    """None: not even the shortest length measured fits."""
-    at_least: bool
-    """It would still fit at this length, which is as far as a fit is followed."""
-
-    @property
-    def words(self) -> str:
-        if self.length is None:
-            return f"not even {self.series.of.n_k:,}"
-        return f"{'at least ' if self.at_least else ''}{self.length.value:,.0f} ({self.length.basis})"
-
-
-@dataclass(frozen=True)
 class StateSize:
     """What decoding keeps of one case's past, by length."""
 
@@ -157,7 +139,7 @@ def exponents(records: Iterable[Record]) -> list[Exponent]:
 
 
 def _slope(series: Series, values: Mapping[int, Sequence[float]], lengths: Sequence[int]) -> Figure:
-    return _figure(scaling_exponent({n: values[n] for n in lengths}), "fitted", series, lengths)
+    return figure_of(scaling_exponent({n: values[n] for n in lengths}), "fitted", series, lengths)
 
 
 def values_of(series: Series, quantity: Quantity) -> dict[int, Sequence[float]]:
@@ -184,16 +166,17 @@ def estimate(series: Series, quantity: Quantity, length: int) -> Figure | None:
     """
     values = values_of(series, quantity)
     if quantity == "time" and length in series.timed:
-        return _figure(time_of(series.timed[length]), "measured", series, [length])
+        return figure_of(time_of(series.timed[length]), "measured", series, [length])
     if length in values:
-        return _figure(Interval(values[length][0], values[length][0], values[length][0]), "measured", series, [length])
+        only = values[length][0]
+        return figure_of(Interval(only, only, only), "measured", series, [length])
     values = {n: y for n, y in values.items() if min(y) > 0}
     lengths = sorted(values)
     if len(lengths) > 1 and lengths[0] < length < lengths[-1]:
         near = [max(n for n in lengths if n < length), min(n for n in lengths if n > length)]
-        return _figure(growth.within(values, length), "interpolated", series, near)
+        return figure_of(growth.within(values, length), "interpolated", series, near)
     try:
-        return _figure(growth.beyond(values, length), "extrapolated", series, lengths)
+        return figure_of(growth.beyond(values, length), "extrapolated", series, lengths)
     except ValueError:
         return None
 
@@ -283,55 +266,7 @@ def _reference(group: Sequence[Record]) -> Record | None:
     return next((r for r in group if r.variant == REFERENCE and r.status == "ok" and r.time_s), None)
 
 
-# -- memory ---------------------------------------------------------------------------------------------------------
-
-
-def feasible(records: Iterable[Record], *budgets_bytes: float) -> list[Feasible]:
-    """For every series whose memory was measured, and every budget, the longest length that the budget holds.
-
-    What counts is `needed_bytes`: the peak of a call above its inputs, and q, k, v; or, decoding, the state and the
-    peak of a step. Weights of a model, and other layers, are not in it. Raises ValueError for a budget not positive.
-    """
-    for budget in budgets_bytes:
-        if not budget > 0:
-            raise ValueError(f"a budget of {budget} bytes holds nothing")
-    found = []
-    for series in split(records):
-        values = {n: y[0] for n, y in values_of(series, "needed").items() if y[0] > 0}
-        if values:
-            found += [_longest(series, values, budget) for budget in budgets_bytes]
-    return found
-
-
-def _longest(series: Series, values: Mapping[int, float], budget: float) -> Feasible:
-    lengths = sorted(values)
-    if values[lengths[0]] > budget:
-        return Feasible(series, budget, None, False)
-    over = next((i for i, n in enumerate(lengths) if values[n] > budget), None)
-    if over is not None:
-        near = lengths[over - 1 : over + 1]
-        x, y = np.log(near), np.log([values[n] for n in near])
-        at = math.exp(x[0] + (math.log(budget) - y[0]) / (y[1] - y[0]) * (x[1] - x[0]))
-        basis: Basis = "measured" if values[near[0]] == budget else "interpolated"
-        return Feasible(series, budget, _figure(Interval(at, at, at), basis, series, near), False)
-    last = lengths[-1]
-    if len(lengths) < growth.FEWEST:
-        return Feasible(series, budget, _figure(Interval(last, last, last), "measured", series, [last]), True)
-    beyond = growth.continued({n: [values[n]] for n in lengths})
-
-    def reach(pick: str) -> float:
-        """By halving: memory grows with length."""
-        low, high = float(last), float(last * growth.FARTHEST)
-        if getattr(beyond(high), pick) <= budget:
-            return high
-        while high / low > 1.0005:
-            middle = math.sqrt(low * high)
-            low, high = (middle, high) if getattr(beyond(middle), pick) <= budget else (low, middle)
-        return low
-
-    found = Interval(*(reach(pick) for pick in ("value", "high", "low")))
-    whole = found.value >= last * growth.FARTHEST
-    return Feasible(series, budget, _figure(found, "extrapolated", series, lengths), whole)
+# -- state ------------------------------------------------------------------------------------------------------------
 
 
 def states(records: Iterable[Record]) -> list[StateSize]:
@@ -362,6 +297,7 @@ def amdahl(ratio: Interval, share: float) -> Interval:
     return Interval(value, low, high)
 
 
-def _figure(found: Interval, basis: Basis, series: Series, lengths: Iterable[int]) -> Figure:
+def figure_of(found: Interval, basis: Basis, series: Series, lengths: Iterable[int]) -> Figure:
+    """An interval as a figure that rests on the records of some lengths."""
     ids = tuple(series.ok[n].case_id for n in lengths)
     return Figure(found.value, found.low, found.high, basis, ids)
