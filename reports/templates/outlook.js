@@ -29,11 +29,10 @@ const crossoverChart = (what, verb) => (found) => {
     if (beyond) return { x: beyond[0], xlow: beyond[1], xhigh: beyond[2] ?? edge };
     return low === null ? { x: edge } : { x: edge, xlow: low, xhigh: edge };
   };
-  const ahead = fits.some(({ value: at, beyond }) => at === null && beyond);
   const none = fits.some(({ value: at, beyond }) => at === null && !beyond);
-  return fitted(found, what, { type: "log", base: 2, title: `Length from which it stays ${verb} (tokens)`, write: tick },
+  return fitted(found, what, { type: "log", base: 2, title: `Stays ${verb} from this length on`, write: tick },
     (fit) => [{ ...ends(fit), hollow: fit.value === null, row: rowOf(fit.record), facts: () => [["crossover", fit.text], ["lengths", fit.lengths]] }],
-    [...(ahead || none ? [{ axis: "x", at: most, text: "longest measured", include: true }] : []), ...(none ? [{ axis: "x", at: edge, text: "none", include: true }] : [])]);
+    [{ axis: "x", at: most, text: "longest measured", include: true }, ...(none ? [{ axis: "x", at: edge, text: "none", include: true }] : [])]);
 };
 
 // Amdahl 1967, as amdahl() of results/derived.py has it: attention's share of the time takes `ratio` times as long
