@@ -277,7 +277,7 @@ def report(
     if csv_file or parquet_file:
         from ..results.store import load
 
-        frame = load(*runs)
+        frame = load(*written.sweeps)
         if csv_file:
             export.to_csv(frame, Path(csv_file))
         if parquet_file:

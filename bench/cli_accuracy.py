@@ -266,35 +266,15 @@ def dropin(
     click.echo(f"Results: {folder}", err=True)
 
 
-COLUMNS = {
-    "embedding": {
-        "embedding_cosine": "cosine",
-        "ranking_agreement": "ranking τ",
-        "top1_agreement": "nearest kept",
-        "top10_overlap": "ten nearest kept",
-    },
-    "perplexity": {"perplexity": "perplexity", "next_token_agreement": "next token kept"},
-}
-
-
 def _tell_dropins(records: list[DropinRecord]) -> None:
     """A row for each variant, best first; the null of a window of as many keys in brackets."""
+    from ..reports.dropins import COLUMNS, budget, ranked, words
+
     first = records[0]
-    figures = {key: words for key, words in COLUMNS[first.metric].items() if getattr(first, key) is not None}
-    leading = next(iter(figures))
-    best = sorted(records, key=lambda r: getattr(r, leading), reverse=first.metric == "embedding")
-
-    def words(value: float | None) -> str:
-        return "—" if value is None else f"{value:.3f}" if value < 100 else f"{value:,.0f}"
-
-    def keys(record: DropinRecord) -> str:
-        if record.keys is not None:
-            return f"{record.keys:.0f} keys"
-        return "" if record.budget is None else f"{record.budget} {record.budget_unit}"
-
+    figures = {key: name for key, name in COLUMNS[first.metric].items() if getattr(first, key) is not None}
     rows = [
-        (r.spec, keys(r), *(f"{words(getattr(r, key))} ({words(getattr(r, f'{key}_window'))})" for key in figures))
-        for r in best
+        (r.spec, budget(r), *(f"{words(getattr(r, key))} ({words(getattr(r, f'{key}_window'))})" for key in figures))
+        for r in ranked(records)
     ]
     echo_table(("variant", "a query looks at", *(f"{w} (window)" for w in figures.values())), rows)
     nulls = ", ".join(f"{words(getattr(first, f'{key}_uniform'))} {name}" for key, name in figures.items())

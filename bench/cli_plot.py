@@ -195,7 +195,8 @@ def _figure(kind: str, words: str) -> click.Command:
     """The command that draws one kind of figure."""
 
     def draw(runs: tuple[str, ...], out: str | None, width: str, as_json: bool, **chosen: Any) -> None:
-        from ..reports.plots import Choice, plot
+        from ..reports.choice import Choice
+        from ..reports.plots import plot
 
         names = tuple(name.strip() for name in (chosen.pop("variants") or "").split(",") if name.strip())
         file = Path(out or f"{kind}.pdf")

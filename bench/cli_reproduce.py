@@ -75,7 +75,7 @@ def reproduce(
     except reproducing.Interrupted as interrupted:
         click.echo(str(interrupted), err=True)
         sys.exit(INTERRUPTED)
-    from .claims_table import HEADER, as_markdown, rows, summary
+    from ..reports.claims import HEADER, as_markdown, rows, summary
 
     if markdown:
         _write(markdown, as_markdown(done.records))

@@ -35,7 +35,7 @@ def table(
     out: str | None,
 ) -> None:
     """Tables of the records of RUNs, one a setting: LaTeX with booktabs, Markdown for pull requests, CSV."""
-    from ..reports.plots import Choice
+    from ..reports.choice import Choice
     from ..reports.sheets import tables, write
 
     names = tuple(name.strip() for name in (variants or "").split(",") if name.strip())

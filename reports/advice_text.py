@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from .recommend import Advice, Verdict
+from .recommend import Advice
+from .verdict import Verdict
 from .words import digits, interval, percent, seconds, seconds_interval, size
 
 

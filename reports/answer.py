@@ -9,24 +9,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .growth import Fit, crossings
+from .growth import crossings
+from .phrases import (
+    absent,
+    against_base,
+    away,
+    cost_of,
+    distance_of,
+    fates,
+    onward,
+    peak_of,
+    roughly,
+    weight,
+    with_settings,
+)
 from .settings import MODES, REFERENCE, Entry, Setting, captured, causality
 from .words import (
     capital,
     count,
-    digits,
-    interval,
-    listed,
     percent,
     plural,
     seconds,
     seconds_interval,
-    size,
-    tick,
 )
-
-SAME_AS_SOFTMAX = 1e-3
-"""A fidelity error below this is no difference: float32 rounding stays well under it, and so does bfloat16's nearly."""
 
 NO_VISIBLE_LOSS = 0.01
 """Up to this distance from softmax attention on a real model's inputs, a variant counts as without visible loss:
@@ -108,10 +113,10 @@ def fastest_exact(setting: Setting) -> Sentence:
     named = rest[:1] + [entry for entry in rest[1:] if entry.record.variant == REFERENCE]
     for place, entry in enumerate(named):
         text += "; " if place else "; the next exact one is "
-        text += f"{entry.label}, {_against(entry, 'its')}"
+        text += f"{entry.label}, {against_base(entry, 'its')}"
     if not rest:
         text += "; no other exact variant was measured beside it" if len(exact) == 1 else "; no ratio was recorded"
-    text += _absent(setting, length)
+    text += absent(setting, length)
     failed = setting.at(max(setting.lengths), lambda entry: entry.exact)
     if max(setting.lengths) > length and failed:
         text += f"; at {count(max(setting.lengths))} no exact variant has a time ({fates(failed)})"
@@ -140,8 +145,8 @@ def without_loss(setting: Setting, settings: Sequence[Setting]) -> Sentence:
     base = real.baseline(length or 0)
     if length is None or base is None:
         return Sentence(f"{loss} nothing can be named: on captured input no exact variant was timed beside the others.")
-    judged = [entry for entry in real.compared(length) if _distance(entry) is not None]
-    near = [e for e in judged if (_distance(e) or 0.0) <= NO_VISIBLE_LOSS and _clearly_faster(e)]
+    judged = [entry for entry in real.compared(length) if distance_of(entry) is not None]
+    near = [e for e in judged if (distance_of(e) or 0.0) <= NO_VISIBLE_LOSS and _clearly_faster(e)]
     at = (
         f"at {count(length)} tokens ({real.of.mode}, {causality(real.of)}, {real.of.heads} heads of {real.of.head_dim})"
     )
@@ -150,19 +155,19 @@ def without_loss(setting: Setting, settings: Sequence[Setting]) -> Sentence:
     evidence = [base]
     if near:
         best = near[0]
-        text = f"{at} the fastest is {_with_settings(best)}, {_against(best, base.label)}, {_away(best)}"
+        text = f"{at} the fastest is {with_settings(best)}, {against_base(best, base.label)}, {away(best)}"
         evidence.insert(0, best)
     else:
         text = f"{at} the fastest is {alone}"
         faster = [entry for entry in judged if _clearly_faster(entry)]
-        rest = min(faster or judged, key=lambda entry: _distance(entry) or 0.0, default=None)
+        rest = min(faster or judged, key=lambda entry: distance_of(entry) or 0.0, default=None)
         if rest is not None:
             lead = (
                 "the nearest that is faster is"
                 if faster
                 else "no approximate variant is clearly faster; the nearest is"
             )
-            text += f"; {lead} {_with_settings(rest)}, {_against(rest, base.label)}, {_away(rest)}"
+            text += f"; {lead} {with_settings(rest)}, {against_base(rest, base.label)}, {away(rest)}"
             evidence.append(rest)
     if exact is not None and exact.length > length:
         text += f". At {count(exact.length)} tokens nothing was measured on captured input, so only exact variants are "
@@ -205,24 +210,24 @@ def pays(setting: Setting, settings: Sequence[Setting]) -> Sentence:
             f"Sub-quadratic attention pays at no length timed, up to {count(length)}: none stays faster than {against}"
         )
     else:
-        text = f"Sub-quadratic attention starts to pay, against {against}, with {paying[0].label} {_from(paying[0])}"
+        text = f"Sub-quadratic attention starts to pay, against {against}, with {paying[0].label} {onward(paying[0])}"
         if more := paying[1:3]:
-            text += "; then " + ", ".join(f"{fit.label} {_from(fit)}" for fit in more)
+            text += "; then " + ", ".join(f"{fit.label} {onward(fit)}" for fit in more)
         rest = len(whole) - len(paying)
         text += f"; {plural(rest, 'other does', 'others do')} not up to {count(length)}" if rest else ""
         evidence += [entry for fit in paying[:3] for entry in fit.mine]
     against = base.label if base else "its baseline"
-    text += f". The fastest {setting.where(length)} is {_with_settings(best)}, {_against(best, against)}"
-    cost, rests_on = _cost(best, length, settings)
+    text += f". The fastest {setting.where(length)} is {with_settings(best)}, {against_base(best, against)}"
+    cost, rests_on = cost_of(best, length, settings)
     text += f"; {cost}"
     evidence += [best, *([base] if base else []), *rests_on]
     stand_in = next((entry for entry in ranked if entry.record.kind == "approximate"), None)
     if best.record.kind != "approximate" and stand_in is not None:
-        cost, rests_on = _cost(stand_in, length, settings)
-        text += f". The fastest that stands in for softmax attention is {_with_settings(stand_in)}, "
-        text += f"{_against(stand_in, against)}; {cost}"
+        cost, rests_on = cost_of(stand_in, length, settings)
+        text += f". The fastest that stands in for softmax attention is {with_settings(stand_in)}, "
+        text += f"{against_base(stand_in, against)}; {cost}"
         evidence += [stand_in, *rests_on]
-    pick = f"{paying[0].label} {_roughly(paying[0])}" if paying else "nowhere measured" if whole else "not known"
+    pick = f"{paying[0].label} {roughly(paying[0])}" if paying else "nowhere measured" if whole else "not known"
     return Sentence(text + ".", tuple(dict.fromkeys(evidence)), pick=pick)
 
 
@@ -231,33 +236,24 @@ def least_memory(setting: Setting) -> Sentence:
     length = setting.longest(lambda e: e.weighed and e.exact) or setting.longest(lambda e: e.weighed)
     if length is None:
         return Sentence("Memory was not measured in this setting.")
-    weighed = sorted(setting.at(length, lambda entry: entry.weighed), key=_bytes)
+    weighed = sorted(setting.at(length, lambda entry: entry.weighed), key=peak_of)
     exact = [entry for entry in weighed if entry.exact]
     reference = next((entry for entry in weighed if entry.record.variant == REFERENCE), None)
     least = weighed[0]
     evidence = [least]
     text = f"Memory that one call takes above its inputs, {setting.where(length)}: "
     if exact:
-        text += f"the exact variant with the smallest peak is {exact[0].label}, {_weight(exact[0], reference)}; "
+        text += f"the exact variant with the smallest peak is {exact[0].label}, {weight(exact[0], reference)}; "
         evidence = [exact[0], least]
-    if exact and _bytes(least) == _bytes(exact[0]):
+    if exact and peak_of(least) == peak_of(exact[0]):
         text += "no variant needs less"
     else:
-        text += f"of all variants {'it is ' if exact else 'the smallest is '}{least.label}, {_weight(least, reference)}"
+        text += f"of all variants {'it is ' if exact else 'the smallest is '}{least.label}, {weight(least, reference)}"
     if reference is None:
-        text += _absent(setting, length) or f"; {REFERENCE} was not measured there"
+        text += absent(setting, length) or f"; {REFERENCE} was not measured there"
     elif reference not in evidence:
         evidence.append(reference)
     return Sentence(text + ".", tuple(dict.fromkeys(evidence)), pick=least.label)
-
-
-def fates(entries: Sequence[Entry]) -> str:
-    """What became of them, e.g. `naive oom; sdpa timeout, skipped`."""
-    found: dict[str, list[str]] = {}
-    for entry in entries:
-        found.setdefault(entry.label, []).append(entry.record.status if not entry.timed else "ok")
-    words = [f"{label} {', '.join(dict.fromkeys(states))}" for label, states in found.items()]
-    return "; ".join(words[:4]) + (f"; {len(words) - 4} more" if len(words) > 4 else "")
 
 
 def _real(setting: Setting, settings: Sequence[Setting]) -> Setting | None:
@@ -282,93 +278,13 @@ def _judged(setting: Setting) -> int | None:
     )
 
 
-def _distance(entry: Entry) -> float | None:
-    """From softmax attention, of an approximate variant."""
-    return entry.record.fidelity_error if entry.record.kind == "approximate" else None
-
-
 def _clearly_faster(entry: Entry) -> bool:
     return entry.record.ratio_high is not None and entry.record.ratio_high < 1
-
-
-def _away(entry: Entry) -> str:
-    """How far a variant's output is from softmax attention's, beside a null."""
-    null = entry.record.fidelity_error_uniform
-    scale = "" if null is None else f" (the plain mean of the values: {percent(null)})"
-    return f"{percent(_distance(entry) or 0.0)} away from softmax attention's output{scale}"
 
 
 def _sub_quadratic(entry: Entry) -> bool:
     """Whether it declares less than quadratic time; one that declares nothing is taken at its measured word."""
     return entry.record.declared_time_exponent is None or entry.record.declared_time_exponent < 2
-
-
-def _from(fit: Fit) -> str:
-    """E.g. `from 3,100 tokens on (95 % interval 2,600–3,900)`."""
-    first, last = fit.shortest, fit.longest
-    value = fit.value or 0.0
-    if value <= first and fit.high is not None and fit.high <= first:
-        return f"at every length timed, {fit.lengths}"
-    low = "before" if fit.low is not None and fit.low <= first else count(fit.low or first)
-    low = f"{count(first)} or before" if low == "before" else low
-    high = f"none up to {count(last)}" if fit.high is None else count(fit.high)
-    return f"from {count(value)} tokens on (95 % interval {low} to {high})"
-
-
-def _roughly(fit: Fit) -> str:
-    """The same in as few words as a headline has."""
-    first = fit.shortest
-    return f"from {tick(first)} or before" if (fit.value or 0.0) <= first else f"from {count(fit.value or 0.0)} tokens"
-
-
-def _with_settings(entry: Entry) -> str:
-    return entry.label if not entry.parameters or "(" in entry.label else f"{entry.label} ({entry.parameters})"
-
-
-def _cost(entry: Entry, length: int, settings: Sequence[Setting]) -> tuple[str, list[Entry]]:
-    """What is known of its closeness to softmax attention. Only a real model's inputs count."""
-    if entry.record.kind != "approximate":
-        return "it is an operator of its own, so closeness to softmax attention is no measure of it", []
-    measured = [
-        other
-        for each in settings
-        if each.run is entry.run
-        for other in each.entries
-        if other.label == entry.label and other.record.status == "ok" and other.record.fidelity_error is not None
-    ]
-    real = [other for other in measured if captured(other.record)]
-    if not real:
-        drawn = sorted({other.record.inputs for other in measured})
-        if drawn:
-            return f"its fidelity was measured on {listed(drawn)} input only, which no choice should rest on", []
-        return "its fidelity to softmax attention was not measured", []
-    best = max(real, key=lambda o: (o.record.causal == entry.record.causal, o.length, o.record.mode == "forward"))
-    record = best.record
-    shape = f"{count(best.length)} tokens, {record.heads} heads of {record.head_dim}"
-    where = f"on captured input ({causality(record)}, {shape})"
-    shorter = best.length < length and entry.record.requests is None
-    if (error := record.fidelity_error or 0.0) < SAME_AS_SOFTMAX:
-        return f"{where} it gives what softmax attention gives{', too short to tell' if shorter else ''}", [best]
-    null = record.fidelity_error_uniform
-    scale = f", where the plain mean of the values is {percent(null)} away" if null is not None else ""
-    unknown = f", and not measured at {count(length)} tokens" if shorter else ""
-    return f"{where} its output is {percent(error)} away from softmax attention's{scale}{unknown}", [best]
-
-
-def _against(entry: Entry, base: str) -> str:
-    """A record's measured ratio to its baseline, in words that fit both sides of one. `base` is a label, or `its`."""
-    record = entry.record
-    low, high = record.ratio_low, record.ratio_high
-    if record.ratio is None:
-        return "no ratio"
-    whose = base if base == "its" else f"{base}'s"
-    if low is not None and high is not None and low <= 1 <= high:
-        return f"{digits(record.ratio)} times {whose} time, no clear difference (95 % interval {interval(low, high)})"
-    if record.ratio >= 1 or not low or not high:
-        than = "" if base == "its" else f" as {base}"
-        return f"which takes {digits(record.ratio)} times as long{than} (95 % interval {interval(low, high)})"
-    than = "it" if base == "its" else base
-    return f"{digits(1 / record.ratio)} times as fast as {than} (95 % interval {interval(1 / high, 1 / low)})"
 
 
 def _reach(setting: Setting, length: int) -> str:
@@ -377,20 +293,3 @@ def _reach(setting: Setting, length: int) -> str:
     if setting.lengths == [length]:
         return ", the only length measured,"
     return ", the longest measured," if length == max(setting.timed_lengths) else ""
-
-
-def _absent(setting: Setting, length: int) -> str:
-    """Why the reference has no figure at a length, where it was asked for."""
-    found = setting.at(length, lambda entry: entry.record.variant == REFERENCE and not entry.timed)
-    return f"; {REFERENCE} has no figure there ({found[0].record.status})" if found else ""
-
-
-def _bytes(entry: Entry) -> int:
-    return entry.record.peak_bytes or 0
-
-
-def _weight(entry: Entry, reference: Entry | None) -> str:
-    text = size(_bytes(entry))
-    if reference is None or reference is entry or not _bytes(entry):
-        return text
-    return f"{text} ({REFERENCE}: {size(_bytes(reference))}, {digits(_bytes(reference) / _bytes(entry))} times as much)"

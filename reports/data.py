@@ -7,6 +7,7 @@ A column is `{"all": value}` where all records share it; `{"different": [...], "
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,6 +73,7 @@ def store(
                 "high": rounded(fit.high),
                 "declared": fit.declared,
                 "text": fit.text,
+                "beyond": _ahead(fit),
                 "lengths": fit.lengths,
                 "longest": fit.longest,
                 "record": fit.mine[-1].reference,
@@ -79,6 +81,14 @@ def store(
             for fit in fits
         ],
     }
+
+
+def _ahead(fit: Fit) -> list[float | None] | None:
+    """An extrapolated crossover with its interval; null at an end that is never reached."""
+    if fit.beyond is None:
+        return None
+    ends = (fit.beyond.value, fit.beyond.low, fit.beyond.high)
+    return [rounded(end) if math.isfinite(end) else None for end in ends]
 
 
 def _columns(runs: Sequence[LoadedRun], entries: Sequence[Entry], numbers: Sequence[int]) -> dict[str, list[Any]]:

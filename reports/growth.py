@@ -1,4 +1,4 @@
-"""How time and memory grow in each setting, and from which length on leaving exact attention pays: fits, as rows.
+"""How time and memory grow in each setting, and from which length on a variant takes less than another: fits, as rows.
 
 The fits are those of results/derived.py; here each is joined to the setting and the entries that the report shows.
 """
@@ -21,7 +21,7 @@ class Fit:
     """One figure fitted to one variant's records of a setting."""
 
     what: str
-    """`time` or `memory`: a slope; `crossover` or `memory-crossover`: a length."""
+    """`time` or `memory`: a slope; a length where it is one of CROSSINGS."""
     setting: Setting
     label: str
     value: float | None
@@ -36,6 +36,8 @@ class Fit:
     """The exponent that the variant declares."""
     text: str = ""
     """A crossover in words."""
+    beyond: derived.Figure | None = None
+    """Where a crossover would come that is not there yet: extrapolated."""
 
     @property
     def mine(self) -> tuple[Entry, ...]:
@@ -76,18 +78,38 @@ def slopes(setting: Setting) -> list[Fit]:
     return found
 
 
+CROSSINGS = {
+    ("time", "exact"): "crossover",
+    ("memory", "exact"): "memory-crossover",
+    ("time", "naive"): "naive-crossover",
+    ("memory", "naive"): "naive-memory-crossover",
+}
+"""What a fit is called, by what is taken less of, and than by which: the fastest exact variant, or naive."""
+
+
 def crossings(setting: Setting) -> list[Fit]:
-    """Against the fastest exact variant of each length, for variants that ran beside one at two lengths or more."""
-    names = {"time": "crossover", "memory": "memory-crossover"}
+    """For variants that ran beside an exact one, or naive, at two lengths or more."""
     found = []
     for each in derived.crossings(entry.record for entry in setting.entries):
         where = each.found
-        if each.against == "exact" and where.longest > where.shortest:
+        if where.longest > where.shortest:
             evidence = _entries(setting, each.case_ids)
             label = next(entry.label for entry in evidence if entry.record in each.series.records)
             ends = (where.length, where.low, where.high)
-            what = names[each.quantity]
-            found.append(Fit(what, setting, label, *ends, evidence, where.shortest, where.longest, text=each.words))
+            what = CROSSINGS[each.quantity, each.against]
+            found.append(
+                Fit(
+                    what,
+                    setting,
+                    label,
+                    *ends,
+                    evidence,
+                    where.shortest,
+                    where.longest,
+                    text=each.words,
+                    beyond=each.beyond,
+                )
+            )
     return found
 
 

@@ -20,7 +20,7 @@ from . import palette, words
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>&#|~$])")
 
 
-SCRIPTS = ("words", "store", "state", "filters", "chart", "pointing", "kinds", "charts", "table", "start")
+SCRIPTS = ("words", "store", "state", "filters", "chart", "pointing", "outlook", "kinds", "charts", "table", "start")
 """The page's own script, in the order in which its parts need each other."""
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from .labels import beside, spread
 from .palette import Style
-from .paper import SMALL, TEXT, inches, ticks_fit
+from .paper import SMALL, TEXT, Drawing, inches, ticks_fit
 from .series import log_range, log_ticks
+from .settings import Setting
 from .words import tick
 
 GREY = "#777777"
@@ -251,3 +252,22 @@ def _log_share(x: float, ends: tuple[float, float]) -> float:
 
 def _y_share(y: float, ends: tuple[float, float], log: bool) -> float:
     return _log_share(y, ends) if log else (y - ends[0]) / (ends[1] - ends[0])
+
+
+# -- for a setting --------------------------------------------------------------------------------------------------
+
+
+def bind(draw: Callable[..., None], *args: Any, **how: Any) -> Callable[[Any], None]:
+    """`draw` with all that it takes after the axes."""
+    return lambda axes: draw(axes, *args, **how)
+
+
+def drawing(setting: Setting, draw: Callable[[Any], None], labels: Sequence[str] = ()) -> Drawing:
+    """A panel headed by what its setting is."""
+    return Drawing(setting.title, setting.detail, draw, labels)
+
+
+def row_drawing(setting: Setting, found: Sequence[Row], **how: Any) -> Drawing:
+    """The same with rows in place of a free drawing; `how` as `rows` takes it."""
+    labels = [row.label for row in found]
+    return Drawing(setting.title, setting.detail, bind(rows, found, **how), labels, rows=len(found))

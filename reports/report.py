@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import cards, data, growth, machines, missing, page, tables, training
+from ..results.store import RECORDS
+from . import cards, claims, data, dropins, growth, machines, missing, outlook, page, tables, training
 from .answer import Sentence, answers, headline
 from .errors import ReportsError
 from .figures import save_figures
@@ -40,6 +41,8 @@ class Report:
     """Which variant to use, in plain text."""
     warnings: list[str]
     """What a reader must know about the runs: interrupted, torn lines, unlike machines."""
+    sweeps: list[Path]
+    """Those of the given runs that hold records of a sweep."""
 
 
 def write(runs: Sequence[str | Path], out: Path | None = None) -> Report:
@@ -48,29 +51,48 @@ def write(runs: Sequence[str | Path], out: Path | None = None) -> Report:
     Raises ReportsError where nothing can be reported or the folder cannot be written, and ResultsError for a folder
     that is no run. A report that is there already is replaced.
     """
-    with_tasks = [path for path in runs if training.is_task_run(path)]
-    sweeps = [path for path in runs if path not in with_tasks]
-    if with_tasks and not sweeps:
-        raise ReportsError("these runs hold trained tasks only; name the run of a sweep beside them")
+    beside = {
+        "trained tasks": [path for path in runs if training.is_task_run(path)],
+        "variants inside a model": [path for path in runs if dropins.is_dropin_run(path)],
+        "published claims": [path for path in runs if claims.is_claim_run(path)],
+    }
+    sweeps = [path for path in runs if _swept(path) or not any(path in others for others in beside.values())]
+    if runs and not sweeps:
+        held = listed([what for what, others in beside.items() if others])
+        raise ReportsError(f"these runs hold {held} only; name the run of a sweep beside them")
     loaded = load_runs(sweeps)
-    task_records, task_warnings = training.load(with_tasks)
+    task_records, task_warnings = training.load(beside["trained tasks"])
+    dropin_records, dropin_warnings = dropins.load(beside["variants inside a model"])
+    claim_records, claim_warnings = claims.load(beside["published claims"])
     folder = Path(out) if out is not None else loaded[0].path / "report"
     _claim(folder)
     settings = split(loaded)
     sentences = answers(settings)
-    warnings = [note for run in loaded for note in run.warnings] + task_warnings
+    warnings = [note for run in loaded for note in run.warnings]
+    warnings += task_warnings + dropin_warnings + claim_warnings
     warnings += _unlike_machines(loaded) + _unsteady(loaded)
     ordered = _ordered(settings)
     figures = save_figures(ordered, folder / "figures")
-    tasks = training.trained(task_records, [entry for setting in ordered for entry in setting.entries])
+    entries = [entry for setting in ordered for entry in setting.entries]
+    tasks = training.trained(task_records, entries)
+    fits = growth.fits(ordered)
     context = _content(loaded, ordered, sentences, warnings)
-    context |= {"tasks": tasks, "task_columns": training.COLUMNS}
+    context["outlooks"] = outlook.outlooks(ordered[:MOST_TABLES], fits)
+    context |= {"tasks": tasks, "task_columns": training.COLUMNS, "dropins": dropins.dropins(dropin_records, entries)}
+    context |= {"claims": claim_records, "telling": claims}
     context["figures"] = [path.relative_to(folder).as_posix() for path in figures if path.suffix == ".png"]
     context["still"] = [{"title": name, "address": page.still(path)} for name, path in _stills(figures)]
     html, markdown = folder / "report.html", folder / "report.md"
-    _replace(html, page.html(context, data.store(loaded, ordered, growth.fits(ordered), tasks)))
+    _replace(html, page.html(context, data.store(loaded, ordered, fits, tasks)))
     _replace(markdown, page.markdown(context))
-    return Report(folder, html, markdown, figures, [sentence.text for sentence in sentences], warnings)
+    texts = [sentence.text for sentence in sentences]
+    return Report(folder, html, markdown, figures, texts, warnings, [run.path for run in loaded])
+
+
+def _swept(path: str | Path) -> bool:
+    """Whether a folder holds records of a sweep: other commands leave an empty file of them."""
+    file = Path(path) / RECORDS
+    return file.is_file() and file.stat().st_size > 0
 
 
 def _ordered(settings: Sequence[Setting]) -> list[Setting]:

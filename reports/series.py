@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from .answer import SAME_AS_SOFTMAX
 from .palette import Style
+from .phrases import SAME_AS_SOFTMAX
 from .settings import Entry, Setting
 
 Value = Callable[[Entry], tuple[float, float, float] | None]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..results.batch_spec import words as words_of_batch
+from ..results.dropin_record import DropinRecord
 from ..results.record import GROUP, Record
 from ..results.task_record import TaskRecord
 from ..results.tasks import TaskSummary
@@ -228,9 +229,28 @@ def _order(entry: Entry) -> tuple[object, ...]:
     return (entry.run.number, record.machine, captured(record), mode, not record.causal, record.inputs, record.dtype)
 
 
-def identity_of(record: Record | TaskRecord | TaskSummary) -> str:
+def identity_of(record: Record | TaskRecord | TaskSummary | DropinRecord) -> str:
     """Which variant with which parameters it is of."""
     return json.dumps([record.variant, record.params], sort_keys=True)
+
+
+class Names:
+    """What variants are called and how they are drawn beside a sweep: as there where it has them, else by their own."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._known = {identity_of(entry.record): (entry.label, entry.style) for entry in entries}
+        self._used: dict[str, int] = {}
+        for _, style in self._known.values():
+            self._used[style.family] = max(self._used.get(style.family, 0), style.index + 1)
+
+    def of(self, found: TaskSummary | DropinRecord) -> tuple[str, Style]:
+        """Label and style; the next free style of its family for one that is new."""
+        identity = identity_of(found)
+        if identity not in self._known:
+            family = family_of(found.family)
+            self._known[identity] = found.spec, Style(family, self._used.get(family, 0))
+            self._used[family] = self._used.get(family, 0) + 1
+        return self._known[identity]
 
 
 def _names(records: Iterable[Record]) -> tuple[dict[str, str], dict[str, Style]]:

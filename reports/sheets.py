@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..results.derived import crossings, exponents
+from .choice import Choice, settings_of
 from .errors import ReportsError
 from .load import load_runs
-from .plots import Choice, settings_of
 from .settings import Setting, identity_of
 from .tables import Table, by_length, comparison
 from .words import DASH, NONE, digits, interval

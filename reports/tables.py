@@ -66,13 +66,18 @@ def comparison(setting: Setting) -> Table | None:
     return Table(f"{capital(setting.where(length))}: {against}; small: 95 % intervals", columns, rows)
 
 
+def by_speed(setting: Setting) -> list[str]:
+    """The labels of all variants, the fastest at the greatest compared length first, those without a time last."""
+    last = comparison_length(setting) or setting.lengths[-1]
+    return sorted(setting.labels, key=lambda label: _label_rank(label, setting, last))
+
+
 def by_length(setting: Setting) -> Table | None:
     """Ratio, time and memory of every variant at every length; None where only one length was asked for."""
     if len(setting.lengths) < 2 or not setting.timed_lengths:
         return None
     rows = []
-    last = comparison_length(setting) or setting.lengths[-1]
-    for label in sorted(setting.labels, key=lambda label: _label_rank(label, setting, last)):
+    for label in by_speed(setting):
         mine = {entry.length: entry for entry in setting.entries if entry.label == label}
         cells = tuple(_length_cell(mine.get(length), setting, length) for length in setting.lengths)
         rows.append(Row(next(iter(mine.values())), cells))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from typing import Any
 from ..results.store import ResultsWarning
 from ..results.task_record import TaskRecord
 from ..results.tasks import TaskFolder, TaskSummary, load_tasks, summarise, tested_value
-from .palette import Style, family_of
-from .settings import Entry
+from .palette import Style
+from .settings import Entry, Names
 from .words import NONE, count, digits, interval, percent, plural, seconds, size
 
 
@@ -101,18 +100,10 @@ def load(paths: Sequence[str | Path]) -> tuple[list[TaskRecord], list[str]]:
 
 def trained(records: Sequence[TaskRecord], entries: Sequence[Entry]) -> list[TaskSetting]:
     """The tasks by setting, the best value first; a variant is named and drawn as in the sweep, where that has it."""
-    known = {_identity(entry.record.variant, entry.record.params): (entry.label, entry.style) for entry in entries}
-    used: dict[str, int] = {}
-    for _, style in known.values():
-        used[style.family] = max(used.get(style.family, 0), style.index + 1)
+    names = Names(entries)
     groups: dict[str, list[Trained]] = {}
     for summary in summarise(records):
-        identity = _identity(summary.variant, summary.params)
-        if identity not in known:
-            family = family_of(summary.family)
-            known[identity] = summary.spec, Style(family, used.get(family, 0))
-            used[family] = used.get(family, 0) + 1
-        groups.setdefault(summary.setting, []).append(Trained(summary, *known[identity]))
+        groups.setdefault(summary.setting, []).append(Trained(summary, *names.of(summary)))
     return [
         TaskSetting(number, tuple(sorted(group, key=_rank))) for number, group in enumerate(groups.values(), start=1)
     ]
@@ -153,7 +144,3 @@ def _rank(each: Trained) -> tuple[bool, float, str]:
     middle = each.summary.median
     sign = -1.0 if each.summary.better_is_higher else 1.0
     return middle is None, sign * (middle or 0.0), each.label
-
-
-def _identity(variant: str, params: Mapping[str, Any]) -> str:
-    return json.dumps([variant, params], sort_keys=True)

@@ -1,4 +1,4 @@
-"""What follows from a run's records: exponents, crossovers, the longest length that fits, sizes of state, gains.
+"""What follows from a run's records: exponents, crossovers, sizes of state, gains. feasible.py adds what fits.
 
 Each function takes the records of one run, since only what one run measured may be divided; several settings may be
 among them. Every figure names the records that it rests on, and its basis:
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -52,10 +53,15 @@ class Exponent:
     quantity: Quantity
     figure: Figure
     """Slope of its logarithm over the logarithm of length, of all lengths."""
-    tail: Figure
-    """The same of the longest TAIL lengths."""
     declared: float | None
     lengths: tuple[int, ...]
+
+    @cached_property
+    def tail(self) -> Figure:
+        """The same of the longest TAIL lengths; fitted when it is asked for, since resampling takes milliseconds."""
+        if len(self.lengths) <= TAIL:
+            return self.figure
+        return _slope(self.series, values_of(self.series, self.quantity), self.lengths[-TAIL:])
 
 
 @dataclass(frozen=True)
@@ -85,24 +91,6 @@ class Crossing:
             return found.words
         high = "never" if math.isinf(self.beyond.high) else f"{self.beyond.high:,.0f}"
         return f"{found.words}; extrapolated {self.beyond.value:,.0f} ({self.beyond.low:,.0f}–{high})"
-
-
-@dataclass(frozen=True)
-class Feasible:
-    """The longest length whose memory in all stays within a budget."""
-
-    series: Series
-    budget_bytes: float
-    length: Figure | None
-    """None: not even the shortest length measured fits."""
-    at_least: bool
-    """It would still fit at this length, which is as far as a fit is followed."""
-
-    @property
-    def words(self) -> str:
-        if self.length is None:
-            return f"not even {self.series.of.n_k:,}"
-        return f"{'at least ' if self.at_least else ''}{self.length.value:,.0f} ({self.length.basis})"
 
 
 @dataclass(frozen=True)
@@ -145,13 +133,13 @@ def exponents(records: Iterable[Record]) -> list[Exponent]:
             values = {n: y for n, y in values_of(series, quantity).items() if min(y) > 0}  # type: ignore[arg-type]
             if len(values) > 1:
                 lengths = tuple(sorted(values))
-                whole, tail = (_slope(series, values, chosen) for chosen in (lengths, lengths[-TAIL:]))
-                found.append(Exponent(series, quantity, whole, tail, declared, lengths))  # type: ignore[arg-type]
+                whole = _slope(series, values, lengths)
+                found.append(Exponent(series, quantity, whole, declared, lengths))  # type: ignore[arg-type]
     return found
 
 
 def _slope(series: Series, values: Mapping[int, Sequence[float]], lengths: Sequence[int]) -> Figure:
-    return _figure(scaling_exponent({n: values[n] for n in lengths}), "fitted", series, lengths)
+    return figure_of(scaling_exponent({n: values[n] for n in lengths}), "fitted", series, lengths)
 
 
 def values_of(series: Series, quantity: Quantity) -> dict[int, Sequence[float]]:
@@ -178,16 +166,17 @@ def estimate(series: Series, quantity: Quantity, length: int) -> Figure | None:
     """
     values = values_of(series, quantity)
     if quantity == "time" and length in series.timed:
-        return _figure(time_of(series.timed[length]), "measured", series, [length])
+        return figure_of(time_of(series.timed[length]), "measured", series, [length])
     if length in values:
-        return _figure(Interval(values[length][0], values[length][0], values[length][0]), "measured", series, [length])
+        only = values[length][0]
+        return figure_of(Interval(only, only, only), "measured", series, [length])
     values = {n: y for n, y in values.items() if min(y) > 0}
     lengths = sorted(values)
     if len(lengths) > 1 and lengths[0] < length < lengths[-1]:
         near = [max(n for n in lengths if n < length), min(n for n in lengths if n > length)]
-        return _figure(growth.within(values, length), "interpolated", series, near)
+        return figure_of(growth.within(values, length), "interpolated", series, near)
     try:
-        return _figure(growth.beyond(values, length), "extrapolated", series, lengths)
+        return figure_of(growth.beyond(values, length), "extrapolated", series, lengths)
     except ValueError:
         return None
 
@@ -277,54 +266,7 @@ def _reference(group: Sequence[Record]) -> Record | None:
     return next((r for r in group if r.variant == REFERENCE and r.status == "ok" and r.time_s), None)
 
 
-# -- memory ---------------------------------------------------------------------------------------------------------
-
-
-def feasible(records: Iterable[Record], budget_bytes: float) -> list[Feasible]:
-    """For every series whose memory was measured, the longest length that a budget holds.
-
-    What counts is `needed_bytes`: the peak of a call above its inputs, and q, k, v; or, decoding, the state and the
-    peak of a step. Weights of a model, and other layers, are not in it. Raises ValueError for a budget not positive.
-    """
-    if not budget_bytes > 0:
-        raise ValueError(f"a budget of {budget_bytes} bytes holds nothing")
-    found = []
-    for series in split(records):
-        values = {n: y[0] for n, y in values_of(series, "needed").items()}
-        if values:
-            found.append(_longest(series, values, budget_bytes))
-    return found
-
-
-def _longest(series: Series, values: Mapping[int, float], budget: float) -> Feasible:
-    lengths = sorted(values)
-    if values[lengths[0]] > budget:
-        return Feasible(series, budget, None, False)
-    over = next((i for i, n in enumerate(lengths) if values[n] > budget), None)
-    if over is not None:
-        near = lengths[over - 1 : over + 1]
-        x, y = np.log(near), np.log([values[n] for n in near])
-        at = math.exp(x[0] + (math.log(budget) - y[0]) / (y[1] - y[0]) * (x[1] - x[0]))
-        basis: Basis = "measured" if values[near[0]] == budget else "interpolated"
-        return Feasible(series, budget, _figure(Interval(at, at, at), basis, series, near), False)
-    last = lengths[-1]
-    if len(lengths) < growth.FEWEST:
-        return Feasible(series, budget, _figure(Interval(last, last, last), "measured", series, [last]), True)
-    samples = {n: [values[n]] for n in lengths}
-
-    def reach(pick: str) -> float:
-        """By halving: memory grows with length."""
-        low, high = float(last), float(last * growth.FARTHEST)
-        if getattr(growth.beyond(samples, high), pick) <= budget:
-            return high
-        while high / low > 1.0005:
-            middle = math.sqrt(low * high)
-            low, high = (middle, high) if getattr(growth.beyond(samples, middle), pick) <= budget else (low, middle)
-        return low
-
-    found = Interval(*(reach(pick) for pick in ("value", "high", "low")))
-    whole = found.value >= last * growth.FARTHEST
-    return Feasible(series, budget, _figure(found, "extrapolated", series, lengths), whole)
+# -- state ------------------------------------------------------------------------------------------------------------
 
 
 def states(records: Iterable[Record]) -> list[StateSize]:
@@ -355,6 +297,7 @@ def amdahl(ratio: Interval, share: float) -> Interval:
     return Interval(value, low, high)
 
 
-def _figure(found: Interval, basis: Basis, series: Series, lengths: Iterable[int]) -> Figure:
+def figure_of(found: Interval, basis: Basis, series: Series, lengths: Iterable[int]) -> Figure:
+    """An interval as a figure that rests on the records of some lengths."""
     ids = tuple(series.ok[n].case_id for n in lengths)
     return Figure(found.value, found.low, found.high, basis, ids)

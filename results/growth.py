@@ -13,7 +13,7 @@ for every such step beyond.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,18 +69,29 @@ def beyond(samples: Mapping[int, Sequence[float]], length: float) -> Interval:
     Raises ValueError for fewer than FEWEST lengths, for a length over FARTHEST times away, or a sample that is not
     positive.
     """
+    return continued(samples)(length)
+
+
+def continued(samples: Mapping[int, Sequence[float]]) -> Callable[[float], Interval]:
+    """`beyond`, fitted once, to be asked for many lengths. Raises ValueError as it does."""
     lengths = _checked(samples)
-    if not lengths[0] / FARTHEST <= length <= lengths[-1] * FARTHEST:
-        raise ValueError(f"{length} is over {FARTHEST} times away from what was measured")
     medians = np.array([[float(np.median(samples[n])) for n in lengths]])
     drawn = _draws([samples[n] for n in lengths])
-    value = float(_at(lengths, medians, length)[0])
-    found = _at(lengths, drawn, length)
-    low, high = _quantile(found, (1 - LEVEL) / 2), _quantile(found, (1 + LEVEL) / 2)
-    miss = _miss(lengths, medians, drawn)
-    if length > lengths[-1]:
-        miss *= math.log(length / lengths[-1]) / math.log(lengths[-1] / lengths[-2])
-    return Interval(value, min(low, value) * math.exp(-miss), max(high, value) * math.exp(miss))
+    middle, others = _fit(lengths, medians), _fit(lengths, drawn)
+    step = _miss(lengths, medians, drawn)
+
+    def at(length: float) -> Interval:
+        if not lengths[0] / FARTHEST <= length <= lengths[-1] * FARTHEST:
+            raise ValueError(f"{length} is over {FARTHEST} times away from what was measured")
+        value = float(_value(middle, length / lengths[-1])[0])
+        found = _value(others, length / lengths[-1])
+        low, high = _quantile(found, (1 - LEVEL) / 2), _quantile(found, (1 + LEVEL) / 2)
+        miss = step
+        if length > lengths[-1]:
+            miss *= math.log(length / lengths[-1]) / math.log(lengths[-1] / lengths[-2])
+        return Interval(value, min(low, value) * math.exp(-miss), max(high, value) * math.exp(miss))
+
+    return at
 
 
 def _miss(lengths: Sequence[int], medians: Floats, drawn: Floats) -> float:
@@ -96,8 +107,13 @@ def _miss(lengths: Sequence[int], medians: Floats, drawn: Floats) -> float:
 
 
 def _at(lengths: Sequence[int], values: Floats, length: float) -> Floats:
-    a, b, p = _fit(lengths, values)
-    found: Floats = a + b * (length / lengths[-1]) ** p
+    return _value(_fit(lengths, values), length / lengths[-1])
+
+
+def _value(fitted: tuple[Floats, Floats, Floats], share: float) -> Floats:
+    """Of each row's fit, at a share of the longest length."""
+    a, b, p = fitted
+    found: Floats = a + b * share**p
     return found
 
 
@@ -136,4 +152,4 @@ def _checked(values: Mapping[int, object]) -> list[int]:
 
 
 def _quantile(values: Floats, share: float) -> float:
-    return float(np.quantile(values, share))
+    return float(values[0] if values.size == 1 else np.quantile(values, share))

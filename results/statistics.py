@@ -116,23 +116,22 @@ def log_contrast(samples: Sequence[Sequence[float]], weights: Sequence[float]) -
     value = float(np.dot(weights, [np.median(x) for x in logs]))
     if all(x.min() == x.max() for x in logs):
         return Interval(value, value, value)
-    from scipy.stats import bootstrap
-
-    def contrast(*drawn: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        medians = [w * np.median(x, axis=axis) for w, x in zip(weights, drawn, strict=True)]
-        total: NDArray[np.float64] = np.sum(medians, axis=0)
-        return total
-
-    result = bootstrap(
-        [x if x.size > 1 else np.repeat(x, 2) for x in logs],  # one sample alone has no spread to draw from
-        contrast,
-        confidence_level=LEVEL,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    low, high = result.confidence_interval
+    rng = np.random.default_rng(0)
+    drawn = np.zeros(RESAMPLES)
+    for weight, x in zip(weights, logs, strict=True):
+        drawn += weight * _resampled_medians(x, rng)
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def _resampled_medians(x: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """(RESAMPLES,): medians of as many samples drawn again from x. Sorting rows is far quicker than scipy's way."""
+    if x.size == 1:
+        x = np.repeat(x, 2)  # one sample alone has no spread to draw from
+    rows = x[rng.integers(0, x.size, (RESAMPLES, x.size))]
+    rows.sort(axis=1)
+    medians: NDArray[np.float64] = (rows[:, (x.size - 1) // 2] + rows[:, x.size // 2]) / 2
+    return medians
 
 
 # -- tests ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ const charts = (() => {
       const section = element("section", { class: "kind", id: `chart-${kind.id}`, "aria-labelledby": `title-${kind.id}` },
         element("h3", { id: `title-${kind.id}`, tabindex: -1 }, kind.title), element("p", { class: "meta" }, kind.caption), facets, more);
       section.hidden = true;
+      const control = kind.control?.make() ?? null;
+      if (control) facets.before(control.place);
       more.addEventListener("click", () => {
         const open = state.list("all");
         state.set({ all: open.includes(kind.id) ? open.filter((id) => id !== kind.id) : [...open, kind.id] });
@@ -23,7 +25,7 @@ const charts = (() => {
       const entry = element("li", { hidden: true }, element("a", { href: `#chart-${kind.id}` }, kind.title));
       menu.append(entry);
       main.append(section);
-      kinds.set(kind.id, { kind, section, facets, more, entry, drawn: new Map() });
+      kinds.set(kind.id, { kind, section, facets, more, entry, control, drawn: new Map() });
     }
   }
 
@@ -94,7 +96,8 @@ const charts = (() => {
   const place = (made, kind) => { made.chart = draw(made.place, made.spec, zoomOf(kind, made.spec)); };
 
   function drawKind(each, found) {
-    const { kind, section, facets, more, entry } = each;
+    const { kind, section, facets, more, entry, control } = each;
+    control?.read();
     const open = state.list("all").includes(kind.id);
     const order = kind.tasks ? data.tasks : [...data.settings].sort((a, b) => (kind.real ? a.drawn - b.drawn : 0));
     const groups = kind.tasks ? new Map(data.tasks.map((task) => [task.number, task])) : kind.once ? new Map([[order[0].number, found]]) : grouped(found, num("setting"));
@@ -134,6 +137,11 @@ const charts = (() => {
     };
     step();
   }
+  // those alone whose own control has moved
+  function controlled(found, keys) {
+    for (const each of kinds.values()) if (keys.has(each.kind.control?.key)) drawKind(each, found);
+    pointing.mark(null);
+  }
   function first() {
     if (document.documentElement.dataset.firstChartMs) return;
     performance.mark("attnbench-first-chart");
@@ -147,5 +155,5 @@ const charts = (() => {
     }
     pointing.mark(null);
   }
-  return { build, refresh, fit };
+  return { build, refresh, controlled, fit };
 })();

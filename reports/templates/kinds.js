@@ -1,5 +1,5 @@
 // Which charts there are: for each kind, what it shows of the records of one setting. Records in, specifications out.
-const NO_DIFFERENCE = 1e-3; // as answer.py has it: a distance below it is rounding
+const NO_DIFFERENCE = 1e-3; // as phrases.py has it: a distance below it is rounding
 const LENGTH_AXIS = "Sequence length N (tokens)";
 const DISTANCE = "‖out − softmax‖ / ‖softmax‖";
 
@@ -174,31 +174,6 @@ function recallChart(found) {
   };
 }
 
-function fitted(found, what, axis, point, rules) {
-  const present = new Set(found.map((row) => `${value("setting", row)} ${value("label", row)}`));
-  const here = new Set(found.map(num("setting")));
-  const all = data.fits.filter((fit) => fit.what === what && here.has(fit.setting) && present.has(`${fit.setting} ${fit.label}`));
-  return byVariant(all.map((fit) => ({ label: fit.label, ...variant(fit.label), points: point(fit) })), axis, rules);
-}
-
-const DECLARED = "M0-6V6";
-const exponentChart = (what) => (found) => fitted(found, what, { type: "linear", title: "Slope of log " + (what === "time" ? "time" : "memory") + " over log length", write: plain },
-  (fit) => [
-    { x: fit.value, xlow: fit.low, xhigh: fit.high, row: rowOf(fit.record), facts: () => [["slope", `${digits(fit.value)} (${interval(fit.low, fit.high) || "no interval"})`], ["declared", fit.declared === null ? "" : digits(fit.declared)], ["lengths", fit.lengths]] },
-    ...(fit.declared === null ? [] : [{ x: fit.declared, sign: DECLARED, row: rowOf(fit.record), facts: () => [["declared slope", digits(fit.declared)]] }]),
-  ], [{ axis: "x", at: 1, text: "linear", include: true }, { axis: "x", at: 2, text: "quadratic", include: true }]);
-
-const crossoverChart = (what) => (found) => {
-  const fits = data.fits.filter((fit) => fit.what === what);
-  const most = Math.max(...fits.map(({ longest }) => longest));
-  return fitted(found, what, { type: "log", base: 2, title: `Length from which it stays ${what === "crossover" ? "faster" : "smaller"} (tokens)`, write: tick },
-    (fit) => [{
-      x: fit.value ?? most * 1.15, hollow: fit.value === null,
-      xlow: fit.low ?? (fit.value === null ? undefined : fit.value), xhigh: fit.value === null ? (fit.low === null ? undefined : most * 1.15) : (fit.high ?? most * 1.15),
-      row: rowOf(fit.record), facts: () => [["crossover", fit.text], ["lengths", fit.lengths]],
-    }], [{ axis: "x", at: most * 1.15, text: "none up to the longest", include: true }]);
-};
-
 function rooflineChart(found) {
   const rows_ = timed(found).filter((row) => value("flops_needed", row) > 0 && value("moved_bytes", row) > 0);
   if (!rows_.length) return null;
@@ -255,6 +230,8 @@ const decoding = (found) => found.filter((row) => value("mode", row) === "decode
 const calls = (found) => found.filter((row) => value("mode", row) !== "decode");
 const axisOf = (title, base = 10) => ({ type: "log", base, title, write: plain });
 
+const HOLLOW = "Hollow: not up to the longest length that was measured; beyond it, where the fit of the last lengths puts it.";
+
 const KINDS = [
   { id: "time", title: "Time of one call", make: (found) => timeChart(calls(found)), lengths: true,
     caption: "Bars, where they are wider than the mark, are 95 % intervals.", ratio: true },
@@ -267,8 +244,11 @@ const KINDS = [
   { id: "recall", title: "Recall of pairs", make: recallChart, caption: "How many key–value pairs a variant that is not trained gives back. Once for each variant.", once: true },
   { id: "exponents", title: "How time grows", make: exponentChart("time"), caption: "Measured slope with its 95 % interval over the lengths of this run; the upright stroke is what the variant declares. Constant costs make slopes of short lengths too flat." },
   { id: "memory-exponents", title: "How memory grows", make: exponentChart("memory"), caption: "Slope of peak memory over length; the upright stroke is what the variant declares. Bytes are counted, so there is no interval." },
-  { id: "crossovers", title: "Where leaving exact attention starts to pay", make: crossoverChart("crossover"), caption: "The length from which a variant stays faster than the fastest exact one, with 95 % intervals. Hollow: not up to the longest length that was measured." },
-  { id: "memory-crossovers", title: "Where it starts to save memory", make: crossoverChart("memory-crossover"), caption: "Peak memory below that of the fastest exact variant at every greater length. Hollow: not up to the longest length that was measured." },
+  { id: "crossovers", title: "Where leaving exact attention starts to pay", make: crossoverChart("crossover", "faster"), caption: `The length from which a variant stays faster than the fastest exact one, with 95 % intervals. ${HOLLOW}` },
+  { id: "memory-crossovers", title: "Where it starts to save memory", make: crossoverChart("memory-crossover", "smaller"), caption: `Peak memory below that of the fastest exact variant at every greater length. ${HOLLOW}` },
+  { id: "naive-crossovers", title: "Where it becomes faster than naive", make: crossoverChart("naive-crossover", "faster"), caption: `The same against naive, which writes the whole matrix of weights, with 95 % intervals. ${HOLLOW}` },
+  { id: "naive-memory-crossovers", title: "Where it becomes smaller than naive", make: crossoverChart("naive-memory-crossover", "smaller"), caption: `Peak memory below that of naive at every greater length. ${HOLLOW}` },
+  { id: "gain", title: "What a whole model gains", make: gainChart, choose: true, control: { key: SHARE, make: shareControl }, caption: "By Amdahl's law, from the measured ratios and their 95 % intervals: how many times as fast a model becomes in which the fastest exact variant takes that share of the time now. A profile of your model tells the share." },
   { id: "decode", title: "Time of one more token", make: (found) => overLength(timed(decoding(found)), times(1e3, num("time_s")), { ...axisOf("Median time of a token (ms)"), lengths: true }, (row) => named(row, "time_s_low", "time_s_high").map((each) => (each === null ? null : each * 1e3))), lengths: true, caption: "Decoding with as many tokens in the past." },
   { id: "state", title: "What decoding keeps", lengths: true, make: (found) => overLength(found.filter((row) => isOk(row) && value("state_bytes", row) > 0), times(2 ** -20, num("state_bytes")), axisOf("State (MiB)", 2)), caption: "Keys and values of a cache, or sums of a fixed size, after a prompt of that length." },
   { id: "curves", title: "Training", tasks: true, make: curveChart, caption: "Value on the validation set, at each variant's best learning rate; of several seeds the one in the middle." },

@@ -35,7 +35,7 @@
     const range = low === undefined ? "" : `, lengths ${count(low)} to ${count(high)}`;
     const pinned = state.list("pin");
     told.textContent = `${plural(found.length, "record")} of ${count(data.count)}${range}${pinned.length ? `; pinned: ${pinned.join(", ")}` : ""}`;
-    reset.hidden = !active && !pinned.length && !state.get("q") && !state.get("length") && !state.get("y");
+    reset.hidden = !active && !pinned.length && !state.get("q") && !state.get("length") && !state.get("y") && !state.get(SHARE);
   }
 
   function goTo(id) {
@@ -54,9 +54,9 @@
     const zoomed = !all && [...keys].some((key) => key.startsWith("zoom-"));
     const redraw = zoomed || has(...drawing);
     const found = filters.shown();
-    if (redraw || has("pin", "q")) controls(found);
+    if (redraw || has("pin", "q", SHARE)) controls(found);
     if (redraw) charts.refresh(found, settled);
-    else if (has("pin")) pointing.mark(null);
+    else charts.controlled(found, keys);
     if (has("q", "sort", "way", "page", "columns", "record", ...filters.keys, LENGTHS)) table.refresh(found);
     if (has("record")) {
       table.single();

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from attnbench.bench.claims_table import as_markdown, number, rows
 from attnbench.bench.reproduce import reproduce, resume
+from attnbench.reports.claims import as_markdown, number, rows
 from attnbench.results.claims import ClaimFolder, load_claims
 from attnbench.results.errors import ResultsError
 

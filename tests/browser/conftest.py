@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ..reports import synthetic
+from ..reports import synthetic, synthetic_beside
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -82,7 +82,7 @@ def opened(browser: Any) -> Iterator[Opened]:
 
 @pytest.fixture(scope="session")
 def report(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a sweep with decoding and budgets, and of trained tasks."""
+    """The page of a sweep with decoding and budgets, of trained tasks, of variants inside a model and of claims."""
     from attnbench.reports.report import write
 
     folder = tmp_path_factory.mktemp("runs")
@@ -90,4 +90,9 @@ def report(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     sweep = synthetic.write(folder / "sweep", records)
     tops = (("sdpa", 0.99), ("linear_elu", 0.6), ("performer", 0.4))
     tasks = [synthetic.task(name, seed=seed, top=top - 0.02 * seed) for name, top in tops for seed in (0, 1, 2)]
-    return write([sweep, synthetic.write_tasks(folder / "tasks", tasks)]).html
+    beside = [
+        synthetic.write_tasks(folder / "tasks", tasks),
+        synthetic_beside.write_dropins(folder / "dropin", synthetic_beside.some_dropins()),
+        synthetic_beside.write_claims(folder / "claims", synthetic_beside.some_claims()),
+    ]
+    return write([sweep, *beside]).html

@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 
+from attnbench.results.derived import amdahl
+from attnbench.results.statistics import Interval
+
 from ..reports import synthetic
 from ..reports.test_report import HOSTILE, hostile_run
 from .conftest import Opened, until
 
 AXE = Path(os.environ.get("ATTNBENCH_AXE", f"{sys.prefix}/axe-core/axe.min.js"))
 KINDS = """
-time memory throughput trade fidelity budget recall exponents memory-exponents crossovers memory-crossovers decode state
+time memory throughput trade fidelity budget recall exponents memory-exponents crossovers memory-crossovers
+naive-crossovers naive-memory-crossovers gain decode state
 curves task-state roofline error
 """.split()  # noqa: SIM905
 
@@ -185,6 +189,44 @@ def test_time_as_a_ratio(opened: Opened, report: Path) -> None:
     assert "y=ratio" in page.url
 
 
+def test_the_gain_of_a_whole_model_follows_the_chosen_share(opened: Opened, report: Path) -> None:
+    page = opened(report)
+    assert page.inner_text("#chart-gain output") == "50 %"
+    page.focus("#share-of-attention")
+    for _ in range(20):
+        page.keyboard.press("ArrowRight")
+    assert "share=70" in page.url
+    assert page.inner_text("#chart-gain output") == "70 %"
+    assert "at most 3.33" in page.locator("#plot-gain-1").text_content()
+    wanted = {
+        r.variant: r for r in synthetic.sweep() if (r.mode, r.causal, r.n_k) == ("forward", True, 8192) and r.ratio
+    }
+    page.locator("#plot-gain-1 [data-label=performer] .sign").hover()
+    told = page.inner_text(".tip")
+    of = wanted["performer"]
+    assert of.ratio is not None
+    assert of.ratio_low is not None
+    assert of.ratio_high is not None
+    gain = amdahl(Interval(of.ratio, of.ratio_low, of.ratio_high), 0.7)
+    assert f"{gain.value:.2f} times as fast ({gain.low:.2f} to {gain.high:.2f})" in told
+    again = opened(report, page.url[page.url.index("#") :])
+    assert again.input_value("#share-of-attention") == "70"
+    assert again.locator("#plot-gain-1").text_content() == page.locator("#plot-gain-1").text_content()
+    again.click("#reset")
+    until(again, "document.querySelector('#chart-gain output').textContent === '50 %'")
+    assert "share" not in again.url
+    for nonsense in ("0", "100", "-3", "x", "1e99", "<b>"):
+        odd = opened(report, f"#share={nonsense}")
+        assert odd.inner_text("#chart-gain output") == "50 %"
+
+
+def test_a_claim_in_the_table_leads_to_what_it_says(opened: Opened, report: Path) -> None:
+    page = opened(report)
+    assert page.locator("#claims dd").first.is_hidden()
+    page.click("#claims table a:has-text('slow_features')")
+    assert page.is_visible("#claims dd:has-text('the range over 4 seeds')")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_bars_anyone(opened: Opened, report: Path, width: int, scheme: str) -> None:
@@ -228,10 +270,9 @@ def test_hostile_names_and_addresses_stay_text(opened: Opened, tmp_path: Path) -
         assert f"'{formula}" in {row["variant"] for row in csv.DictReader(file)}
 
 
-def test_ten_thousand_records(opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ten_thousand_records(opened: Opened, tmp_path: Path) -> None:
     from attnbench.reports.report import write
 
-    monkeypatch.setattr("attnbench.reports.growth.slopes", lambda setting: [])  # seconds of bootstrap, tested elsewhere
     records = synthetic.many(10_000)
     assert len(records) == 10_000
     html = write([synthetic.write(tmp_path / "run", records)]).html

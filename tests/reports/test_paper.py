@@ -14,11 +14,12 @@ from PIL import Image
 
 from attnbench.bench.cli import main
 from attnbench.bench.cli_plot import FIGURES
-from attnbench.reports import plots
+from attnbench.reports import plots, plots_over_length
+from attnbench.reports.choice import Choice, settings_of
 from attnbench.reports.load import load_runs
 from attnbench.reports.palette import LIGHT
 from attnbench.reports.paper import RC, WIDTHS
-from attnbench.reports.plots import KINDS, Choice, plot, settings_of
+from attnbench.reports.plots import KINDS, plot
 from attnbench.results.record import Record
 
 from . import synthetic
@@ -179,7 +180,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
 def test_more_panels_than_a_figure_holds_are_said_to_be_left_out(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, *_ = plots._time(settings_of(load_runs([folder]), Choice(mode="decode")))
+    one, *_ = plots_over_length.time(settings_of(load_runs([folder]), Choice(mode="decode")))
     every = plots.Kind("Time", "", "", lambda settings: [one] * 8)
     monkeypatch.setitem(KINDS, "time", every)
     drawn = plot("time", [folder], tmp_path / "s.png")

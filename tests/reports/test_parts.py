@@ -61,7 +61,7 @@ def test_the_store_holds_every_field_of_every_record(tmp_path: Path) -> None:
 def test_fits_name_their_records(tmp_path: Path) -> None:
     settings = split(load_runs([synthetic.write(tmp_path / "run", synthetic.sweep())]))
     found = growth.fits(settings)
-    assert {fit.what for fit in found} == {"time", "memory", "crossover", "memory-crossover"}
+    assert {fit.what for fit in found} == {"time", "memory", *growth.CROSSINGS.values()}
     for fit in found:
         assert fit.mine
         assert all(entry in fit.setting.entries for entry in fit.evidence)

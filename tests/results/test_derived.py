@@ -14,9 +14,9 @@ from attnbench.results.derived import (
     derive,
     estimate,
     exponents,
-    feasible,
     states,
 )
+from attnbench.results.feasible import feasible
 from attnbench.results.record import Record, case_id, group_id
 from attnbench.results.series import input_bytes, needed_bytes, ratio_between, split
 from attnbench.results.statistics import Interval, median_interval, paired_ratio, ratio_of_medians

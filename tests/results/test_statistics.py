@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ import pytest
 from attnbench.results.fits import crossover, crossover_of, scaling_exponent
 from attnbench.results.statistics import (
     ALPHA,
+    LEVEL,
+    RESAMPLES,
     Interval,
     correct,
     least_rank_sum_p,
@@ -80,6 +83,26 @@ def test_the_interval_of_a_paired_ratio_covers_the_truth(noise: Callable[..., Si
 
 
 SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("sizes", [(20, 20, 20), (7, 12, 1), (6, 31)])
+def test_the_interval_of_a_contrast_is_that_of_scipys_bootstrap(sizes: tuple[int, ...]) -> None:
+    """The same resamples, drawn in the same order, so that the two agree to rounding."""
+    from scipy.stats import bootstrap
+
+    rng = np.random.default_rng(1)
+    samples = [rng.lognormal(0, 0.2, size) for size in sizes]
+    weights = [1.0, -2.0, 0.5][: len(sizes)]
+
+    def contrast(*drawn: Any, axis: int) -> Any:
+        return np.sum([w * np.median(x, axis=axis) for w, x in zip(weights, drawn, strict=True)], axis=0)
+
+    logs = [np.log(x if x.size > 1 else np.repeat(x, 2)) for x in samples]
+    how = {"n_resamples": RESAMPLES, "method": "percentile", "rng": np.random.default_rng(0)}
+    theirs = bootstrap(logs, contrast, confidence_level=LEVEL, **how).confidence_interval
+    ours = log_contrast([x.tolist() for x in samples], weights)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-12)
+    assert ours.low < ours.value < ours.high
 
 
 @pytest.mark.parametrize("rounds", [(8, 20), *(pytest.param(n, marks=SLOW) for n in [(6, 6), (20, 20), (60, 12)])])

@@ -1,13 +1,30 @@
-"""The claims' table: a row for each figure, for a terminal, and a section for each claim, as Markdown."""
+"""Published claims measured anew: a row for each figure, for terminal and report; a section for each, as Markdown."""
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..results.claim_record import ClaimRecord, Quantity
+from ..results.claims import ClaimFolder, load_claims
+from ..results.store import ResultsWarning
 
 HEADER = ("claim", "verdict", "figure", "published", "measured", "difference", "cost")
+
+
+def is_claim_run(path: str | Path) -> bool:
+    """Whether a folder holds claims that `attnbench reproduce` measured."""
+    return (Path(path) / ClaimFolder.file).is_file()
+
+
+def load(paths: Sequence[str | Path]) -> tuple[list[ClaimRecord], list[str]]:
+    """The records of the folders that hold claims, and what is to be known of them. Raises ResultsError."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResultsWarning)
+        records = load_claims(*paths)
+    return records, [str(warning.message) for warning in caught if issubclass(warning.category, ResultsWarning)]
 
 
 def rows(record: ClaimRecord) -> list[tuple[str, ...]]:
@@ -71,12 +88,12 @@ def as_markdown(records: Sequence[ClaimRecord]) -> str:
         parts += ["", f"## {_plain(record.name)}: {_plain(word(record))}", "", f"{_plain(record.text)}."]
         parts += ["", f"- **Source:** {_plain(record.source)}", f"- **There:** {_plain(record.setting)}"]
         parts += [f"- **Here:** {_plain(record.here)}", f"- **Cost:** {cost(record)}"]
-        parts += [f"- {_plain(_sentence(one))}" for one in record.quantities]
+        parts += [f"- {_plain(sentence(one))}" for one in record.quantities]
         parts += [f"- {_plain(reason)}" for reason in record.reasons]
     return "\n".join([*parts, ""])
 
 
-def _sentence(one: Quantity) -> str:
+def sentence(one: Quantity) -> str:
     """What was asked of a figure, and what came."""
     asked = f"holds {_band(one.within_low, one.within_high, one.unit)}"
     if one.toward_low is not None or one.toward_high is not None:

@@ -1,0 +1,81 @@
+"""The longest length whose memory a budget holds, from the memory that a run's records measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import growth
+from .derived import Basis, Figure, figure_of, values_of
+from .record import Record
+from .series import Series, split
+from .statistics import Interval
+
+
+@dataclass(frozen=True)
+class Feasible:
+    """The longest length whose memory in all stays within a budget."""
+
+    series: Series
+    budget_bytes: float
+    length: Figure | None
+    """None: not even the shortest length measured fits."""
+    at_least: bool
+    """It would still fit at this length, which is as far as a fit is followed."""
+
+    @property
+    def words(self) -> str:
+        if self.length is None:
+            return f"not even {self.series.of.n_k:,}"
+        return f"{'at least ' if self.at_least else ''}{self.length.value:,.0f} ({self.length.basis})"
+
+
+def feasible(records: Iterable[Record], *budgets_bytes: float) -> list[Feasible]:
+    """For every series whose memory was measured, and every budget, the longest length that the budget holds.
+
+    What counts is `needed_bytes`: the peak of a call above its inputs, and q, k, v; or, decoding, the state and the
+    peak of a step. Weights of a model, and other layers, are not in it. Raises ValueError for a budget not positive.
+    """
+    for budget in budgets_bytes:
+        if not budget > 0:
+            raise ValueError(f"a budget of {budget} bytes holds nothing")
+    found = []
+    for series in split(records):
+        values = {n: y[0] for n, y in values_of(series, "needed").items() if y[0] > 0}
+        if values:
+            found += [_longest(series, values, budget) for budget in budgets_bytes]
+    return found
+
+
+def _longest(series: Series, values: Mapping[int, float], budget: float) -> Feasible:
+    lengths = sorted(values)
+    if values[lengths[0]] > budget:
+        return Feasible(series, budget, None, False)
+    over = next((i for i, n in enumerate(lengths) if values[n] > budget), None)
+    if over is not None:
+        near = lengths[over - 1 : over + 1]
+        x, y = np.log(near), np.log([values[n] for n in near])
+        at = math.exp(x[0] + (math.log(budget) - y[0]) / (y[1] - y[0]) * (x[1] - x[0]))
+        basis: Basis = "measured" if values[near[0]] == budget else "interpolated"
+        return Feasible(series, budget, figure_of(Interval(at, at, at), basis, series, near), False)
+    last = lengths[-1]
+    if len(lengths) < growth.FEWEST:
+        return Feasible(series, budget, figure_of(Interval(last, last, last), "measured", series, [last]), True)
+    beyond = growth.continued({n: [values[n]] for n in lengths})
+
+    def reach(pick: str) -> float:
+        """By halving: memory grows with length."""
+        low, high = float(last), float(last * growth.FARTHEST)
+        if getattr(beyond(high), pick) <= budget:
+            return high
+        while high / low > 1.0005:
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if getattr(beyond(middle), pick) <= budget else (low, middle)
+        return low
+
+    found = Interval(*(reach(pick) for pick in ("value", "high", "low")))
+    whole = found.value >= last * growth.FARTHEST
+    return Feasible(series, budget, figure_of(found, "extrapolated", series, lengths), whole)
