@@ -112,6 +112,7 @@ for command in COMMANDS:
 @click.option("--seed", metavar="N", help="Seed of inputs.")
 @click.option("--time-budget", metavar="TIME", help="For the whole run, e.g. 120s or 5m: the rest is skipped.")
 @click.option("--case-time", metavar="TIME", help="For the samples of one case.")
+@click.option("--processes", metavar="N", help="That take a case's samples, one after the other: 3 unless given.")
 @click.option(
     "--allocator",
     type=click.Choice(["keep", "system"]),
@@ -195,7 +196,7 @@ GRID_OPTIONS = frozenset(
 """Options that describe a sweep: with any of them, and neither file nor preset, they are the whole of it."""
 
 LISTS = ("seq_lens", "query_lens", "budgets", "threads")
-NUMBERS = frozenset((*LISTS, "batch", "heads", "kv_heads", "head_dim", "seed"))
+NUMBERS = frozenset((*LISTS, "batch", "heads", "kv_heads", "head_dim", "seed", "processes"))
 
 
 def _typed(options: dict[str, Any]) -> dict[str, Any]:

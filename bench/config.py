@@ -168,6 +168,10 @@ class Config(BaseModel):
     """Fewer than 5 samples have no spread worth the name. Where two runs are compared, 8 a side let a difference of
     times count among up to 321 cases, 6 among 23, 5 among 6."""
     max_rounds: Size = 100
+    processes: Size = 3
+    """How many processes, one after the other, take a case's samples on a CPU. Where a process lies in memory is chance
+    that lasts as long as it does and can cost some percent, with an interval as narrow as ever: one process alone would
+    measure its luck. What compiles has one, since each would compile anew, and so has a batch of unlike requests."""
     timeout: Seconds = 300.0
     """Seconds for any one step of a case; a case that takes longer is killed and recorded as `timeout`."""
     allocator: Literal["keep", "system"] = "keep"

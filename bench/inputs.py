@@ -45,8 +45,13 @@ def draw(case: Case, capture: str | None) -> tuple[Tensor, Tensor, Tensor]:
     return realise(case, capture)[0]
 
 
-def realise(case: Case, capture: str | None) -> tuple[tuple[Tensor, Tensor, Tensor], Realised]:
-    """As `draw`, and the statistics that attention has on them, measured before they are rounded to the dtype."""
+def realise(
+    case: Case, capture: str | None, known: Realised | None = None
+) -> tuple[tuple[Tensor, Tensor, Tensor], Realised]:
+    """As `draw`, and the statistics that attention has on them, measured before they are rounded to the dtype.
+
+    `known`: those statistics, where another case of the group had them measured.
+    """
     import torch
 
     from ..results.distributions import Realised
@@ -63,9 +68,9 @@ def realise(case: Case, capture: str | None) -> tuple[tuple[Tensor, Tensor, Tens
         windows = case.batch // len(read_info(Path(capture)).layers)
         q, k, v = load_capture(Path(capture), seq_len=case.n_k, windows=windows)
         q = q[:, :, case.n_k - queries :].contiguous()
-        realised = Realised(CAPTURED, {}, {}, statistics_of(q, k, causal=case.causal))
+        realised = known or Realised(CAPTURED, {}, {}, statistics_of(q, k, causal=case.causal))
     else:
         shape = Shape(case.batch, case.heads, case.kv_heads, queries, case.n_k, case.head_dim, case.causal, case.seed)
-        drawn = draw_distribution(case.inputs, shape)
+        drawn = draw_distribution(case.inputs, shape, known)
         q, k, v, realised = drawn.q, drawn.k, drawn.v, drawn.realised
     return (q.to(case.device, dtype), k.to(case.device, dtype), v.to(case.device, dtype)), realised

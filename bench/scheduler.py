@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from ..results.distributions import Realised
 from ..results.record import Record
 from ..results.run import Ceilings
 from ..results.statistics import Interval, median_interval, paired_ratio
@@ -34,7 +35,13 @@ HELD_SHARE = 0.5
 """Waiting variants keep the memory that they freed. Together they may hold this share of what was free before them."""
 LITTLE_SHARE = 0.02
 """Where they hold more than this, one that runs out of memory beside them is tried again without them."""
-STEPS = {"ready": "starting", "set_up": "checking", "sample": "sampling", "weigh": "weighing"}
+STEPS = {
+    "ready": "starting",
+    "set_up": "checking",
+    "set_up_again": "renewing",
+    "sample": "sampling",
+    "weigh": "weighing",
+}
 """What run.json calls the steps of a case, where it says how much time went to each."""
 
 
@@ -66,6 +73,8 @@ class Turn:
     """What was left of the GPU's memory once it was ready."""
     part: int = 1
     """In which part of its group it takes turns."""
+    processes: int = 1
+    """That took its samples so far."""
     recorded: bool = False
     """It has its record, and takes turns as the baseline of another part."""
 
@@ -75,6 +84,11 @@ class Turn:
         steady time."""
         assert self.interval is not None
         return self.interval.value > 2 * min(self.samples)
+
+    @property
+    def renewable(self) -> bool:
+        """Another process can go on where one ended, without compiling anew."""
+        return self.case.device == "cpu" and not self.case.requests and "compile_s" not in self.fields
 
     @property
     def case(self) -> Case:
@@ -106,6 +120,8 @@ class Scheduler:
         self.plugins = list(config.plugins)
         # seconds by what they went to: the steps of cases, and `measured`, those inside of timed calls
         self.spent_s = defaultdict(float) if spent_s is None else spent_s
+        self.realised: dict[str, Realised | None] = {}
+        """What the inputs of each group are like: the same for all of its cases, and measured once."""
         self.finished: dict[str, Record] = {}
         for record in finished:
             self.finished[record.case_id] = record
@@ -195,13 +211,21 @@ class Scheduler:
             if self._ask(turn, ready) is None:
                 return None
             answer = self._ask(
-                turn, worker.set_up, case, self.plugins, self.plan.capture_path(case), keep, may_wait=may_wait
+                turn,
+                worker.set_up,
+                case,
+                self.plugins,
+                self.plan.capture_path(case),
+                keep,
+                self.realised.get(case.group_id),
+                may_wait=may_wait,
             )
         except BaseException:  # Ctrl-C, a full disk: `turns` does not hold it yet, so nobody else would end it
             turn.child.close()
             raise
         if answer is None:
             return None
+        self.realised[case.group_id] = answer["realised"]
         turn.fields = answer["fields"]
         turn.held_bytes, turn.free_bytes = answer["held_bytes"], answer.get("free_bytes")
         if not answer["correct"]:
@@ -215,10 +239,17 @@ class Scheduler:
         return turn
 
     def _rounds(self, turns: list[Turn]) -> list[Turn]:
-        """Takes samples in turns until each is precise enough or out of time; returns those that came through."""
+        """Takes samples in turns until each is precise enough or out of time; returns those that came through.
+
+        Until the fewest rounds are done, all change their processes together: so rounds stay paired by their number.
+        """
         order = random.Random(f"{self.machine}{[turn.case.case_id for turn in turns]}")
         alive, active = list(turns), list(turns)
+        share = math.ceil(self.config.min_rounds / self.config.processes)
         for done in range(1, self.config.max_rounds + 1):
+            if done > 1 and (done - 1) % share == 0 and done <= self.config.min_rounds:
+                active = [turn for turn in active if not turn.renewable or self._renew(turn)]
+                alive = [turn for turn in alive if turn in active]
             for turn in order.sample(active, len(active)):
                 self.watcher.step(f"round {done}: {turn.case.variant}")
                 before = turn.wall_s
@@ -240,6 +271,26 @@ class Scheduler:
             if not active:
                 break
         return alive
+
+    def _renew(self, turn: Turn) -> bool:
+        """Goes on with a case in a fresh process. What it computes was checked in the first one."""
+        self.watcher.step(f"another process for {turn.case.variant}")
+        turn.child.close()
+        began = time.monotonic()
+        turn.child = Child()
+        took = time.monotonic() - began
+        turn.wall_s += took
+        self.spent_s["starting"] += took
+        if self._ask(turn, ready) is None:
+            return False
+        case, keep = turn.case, self.config.allocator == "keep"
+        known = self.realised[case.group_id]
+        answer = self._ask(turn, worker.set_up_again, case, self.plugins, self.plan.capture_path(case), keep, known)
+        if answer is None:
+            return False
+        turn.fields["calls_per_sample"], turn.held_bytes = answer["calls_per_sample"], answer["held_bytes"]
+        turn.processes += 1
+        return True
 
     def _stop(self, turn: Turn, done: int) -> str | None:
         assert turn.interval is not None
@@ -348,6 +399,7 @@ class Scheduler:
             "time_s_high": turn.interval.high,
             "samples_s": turn.samples,
             "stopped_by": turn.stopped_by,
+            "processes": turn.processes,
             "tokens_per_s": case.batch * case.n_q / time_s,
         }
         figures["reasons"] = notes = []

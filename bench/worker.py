@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..results.distributions import Realised
 from ..results.work import moved_bytes
 from ..variants import registry
 from ..variants.api import State as DecodeState
@@ -23,18 +24,46 @@ from ..variants.registry import load_plugin
 from . import calls, compiling, error, fidelity, fidelity_nulls, flops, gpu, inputs, memory, mixed, untouched
 from .cards import card
 from .case import Case
+from .decoding import Step
 from .timing import Stopwatch
 
 State = dict[str, Any]
 
 
-def set_up(state: State, case: Case, plugins: list[str], capture: str | None, keep: bool) -> dict[str, Any]:
+def set_up(
+    state: State, case: Case, plugins: list[str], capture: str | None, keep: bool, known: Realised | None
+) -> dict[str, Any]:
     """Draws the inputs, checks the variant against its definition and, where it is correct, warms it up.
 
-    `keep`: memory that calls free stays with this process. Returns record fields, `correct`, `problem`, `held_bytes`,
-    the memory that the process keeps from now on, and on a GPU `free_bytes`, what is left of that one's.
+    `keep`: memory that calls free stays with this process. `known`: what the inputs are like, where another case of the
+    group had that measured. Returns record fields, `correct`, `problem`, `realised`: what is known now, or None of a
+    batch of unlike requests, `held_bytes`: memory that it keeps, and on a GPU `free_bytes`: what is left of that one's.
     """
     before = memory.resident()
+    attn = _begin(case, plugins, keep)
+    with compiling.from_scratch() if case.compiled else contextlib.nullcontext():
+        answer = _prepare_batch(state, attn, case) if case.requests else _prepare(state, attn, case, capture, known)
+    if gpu.is_gpu(case.device):
+        held, free = gpu.memory(case.device)
+        return {**answer, "held_bytes": held, "free_bytes": free}
+    return {**answer, "held_bytes": max(0, memory.resident() - before) if answer["correct"] else 0}
+
+
+def set_up_again(
+    state: State, case: Case, plugins: list[str], capture: str | None, keep: bool, known: Realised
+) -> dict[str, Any]:
+    """Makes another process ready for a case on a CPU that was checked in its first one: it only warms up."""
+    before = memory.resident()
+    attn = _begin(case, plugins, keep)
+    (q, k, v), _ = inputs.realise(case, capture, known)
+    extras: dict[str, Any] = make_extras(attn, q, k, v, seed=case.seed)
+    step = Step(attn, {"q": q, "k": k, "v": v, **extras}) if case.mode == "decode" else None
+    fields = _ready(state, attn, attn, case, (q, k, v), extras, step, first_s=0.0)
+    return {"calls_per_sample": fields["calls_per_sample"], "held_bytes": max(0, memory.resident() - before)}
+
+
+def _begin(case: Case, plugins: list[str], keep: bool) -> Variant:
+    """The case's variant, in a process that has what it needs."""
     for plugin in plugins:
         load_plugin(Path(plugin))
     if case.device == "cpu":
@@ -43,17 +72,11 @@ def set_up(state: State, case: Case, plugins: list[str], capture: str | None, ke
             memory.keep_heap()
     gpu.use(case.device)
     torch.manual_seed(case.seed)
-    attn = get(case.variant, **case.params)
-    with compiling.from_scratch() if case.compiled else contextlib.nullcontext():
-        answer = _prepare_batch(state, attn, case) if case.requests else _prepare(state, attn, case, capture)
-    if gpu.is_gpu(case.device):
-        held, free = gpu.memory(case.device)
-        return {**answer, "held_bytes": held, "free_bytes": free}
-    return {**answer, "held_bytes": max(0, memory.resident() - before) if answer["correct"] else 0}
+    return get(case.variant, **case.params)
 
 
-def _prepare(state: State, attn: Variant, case: Case, capture: str | None) -> dict[str, Any]:
-    (q, k, v), realised = inputs.realise(case, capture)
+def _prepare(state: State, attn: Variant, case: Case, capture: str | None, known: Realised | None) -> dict[str, Any]:
+    (q, k, v), realised = inputs.realise(case, capture, known)
     extras: dict[str, Any] = make_extras(attn, q, k, v, seed=case.seed)
     form = compiling.compiled(attn, case.mode) if case.compiled else attn
     if case.mode == "decode":
@@ -63,7 +86,7 @@ def _prepare(state: State, attn: Variant, case: Case, capture: str | None) -> di
     verdict, out, decoder = calls.check(attn, form, case, (q, k, v), extras, rows)
     fields = error.as_fields(verdict) | realised.as_fields()
     if not verdict.correct:
-        return {"correct": False, "problem": verdict.problem, "fields": fields}
+        return {"correct": False, "problem": verdict.problem, "fields": fields, "realised": realised}
     if attn.kind == "approximate":
         found = fidelity.fidelity(out, q, k, v, causal=case.causal, rows=rows.to(q.device))
         fields |= {
@@ -75,22 +98,37 @@ def _prepare(state: State, attn: Variant, case: Case, capture: str | None) -> di
         fields |= fidelity_nulls.as_fields(
             fidelity_nulls.kept(attn, q, k, v, causal=case.causal, rows=rows.to(q.device), extras=extras)
         )
+    step = None if decoder is None else decoder.step
+    first_s = verdict.first_call_s if decoder is None else decoder.first_call_s
+    fields |= _ready(state, attn, form, case, (q, k, v), extras, step, first_s)
+    return {"correct": True, "problem": None, "fields": fields, "realised": realised}
+
+
+def _ready(
+    state: State,
+    attn: Variant,
+    form: Variant,
+    case: Case,
+    qkv: tuple[Tensor, Tensor, Tensor],
+    extras: dict[str, Any],
+    step: Step | None,
+    first_s: float,
+) -> dict[str, Any]:
+    """Warms up the call of a uniform case: `form`, which is `attn` itself or compiled, or the decode step."""
+    q, k, v = qkv
     keeping: Callable[[], tuple[Tensor, DecodeState]] | None = None
     given: Callable[[], dict[str, Tensor]]
-    if decoder is not None:
-        assert decoder.step is not None, "what was found correct was called"
-        call: Callable[[], object] = decoder.step  # it has copies of its own of what it needs
-        keeping, given = decoder.step, decoder.step.given
-        first_s, earlier_s = decoder.first_call_s, decoder.step.compile_s
+    if step is not None:
+        call: Callable[[], object] = step  # it has copies of its own of what it needs
+        keeping, given = step, step.given
     else:
         call = calls.make_call(form, case, q, k, v, extras)
         given = functools.partial(dict, q=q, k=k, v=v, **extras)
-        first_s, earlier_s = verdict.first_call_s, 0.0
         if attn.supports.decode and case.causal and case.mode == "forward" and case.n_q == case.n_k:
             keeping = functools.partial(attn.prefill, q, k, v, **extras)
     state["untouched"] = untouched.Untouched(given)
-    fields |= _warm_up(state, attn, case, call, functools.partial(_state_bytes, keeping), first_s, earlier_s)
-    return {"correct": True, "problem": None, "fields": fields}
+    earlier_s = 0.0 if step is None else step.compile_s
+    return _warm_up(state, attn, case, call, functools.partial(_state_bytes, keeping), first_s, earlier_s)
 
 
 def _prepare_batch(state: State, attn: Variant, case: Case) -> dict[str, Any]:
@@ -99,10 +137,10 @@ def _prepare_batch(state: State, attn: Variant, case: Case) -> dict[str, Any]:
     verdict = batch.check()
     fields = error.as_fields(verdict) | {"batch_calls": batch.way.words}
     if not verdict.correct:
-        return {"correct": False, "problem": verdict.problem, "fields": fields}
+        return {"correct": False, "problem": verdict.problem, "fields": fields, "realised": None}
     state["untouched"] = untouched.Untouched(batch.given)
     fields |= _warm_up(state, attn, case, batch, batch.state_bytes, batch.first_s, batch.compile_s)
-    return {"correct": True, "problem": None, "fields": fields}
+    return {"correct": True, "problem": None, "fields": fields, "realised": None}
 
 
 def _warm_up(

@@ -23,6 +23,7 @@ PARTS = {
     "warming": "warming up: untimed calls before the first turn",
     "weighing": "weighing memory and operations",
     "checking": "drawing inputs, checking against the definition, fidelity",
+    "renewing": "drawing inputs and warming up again in a case's further processes",
     "starting": "starting processes",
     "pausing": "between timed calls: one that is not timed, garbage, waiting until threads sleep, passing turns on",
     "planning": "planning: finding variants, capturing input",
@@ -42,7 +43,7 @@ class Cost:
     spent_s: dict[str, float]
     """By the keys of PARTS; they add up to the total."""
     start_s: float | None
-    """Of one case's process, in the mean; null where none was started."""
+    """Of one process, in the mean; null where none was started."""
 
     @property
     def unmeasured_share(self) -> float:
@@ -88,5 +89,5 @@ def account(name: str, run: Run, records: Sequence[Record]) -> Cost:
     parts["checking"] = max(0.0, parts["checking"] - parts["warming"])
     parts["pausing"] = max(0.0, spent.get("sampling", 0.0) - parts["measured"])
     parts["rest"] = max(0.0, total - sum(parts.values()))
-    started = sum(1 for record in records if record.wall_s)
+    started = sum(record.processes or 1 for record in records if record.wall_s)
     return Cost(name, total, run.cases, parts, parts["starting"] / started if started else None)

@@ -104,6 +104,8 @@ class Record(BaseModel):
     samples_s: list[float] | None = None
     """Time of one call in each round, in the order of rounds, counted from round 0: pair them by index."""
     calls_per_sample: int | None = None
+    processes: int | None = None
+    """How many processes took the samples, one after the other: see `processes` in bench/config.py."""
     stopped_by: Literal["precision", "time", "rounds"] | None = None
     """Why sampling ended: the interval was as narrow as asked, or the case's time or the rounds were used up."""
     warmup_s: float | None = None

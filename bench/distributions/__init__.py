@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
+    from ...results.distributions import Realised
     from .realise import Drawn
     from .shape import Shape
 
@@ -57,8 +58,11 @@ def reason_against(name: str, head_dim: int) -> str | None:
     return None
 
 
-def draw(name: str, shape: Shape) -> Drawn:
-    """q, k and v of a distribution, in float32 on the CPU, and what they reached. Raises ConfigError."""
+def draw(name: str, shape: Shape, known: Realised | None = None) -> Drawn:
+    """q, k and v of a distribution, in float32 on the CPU, and what they reached. Raises ConfigError.
+
+    `known`: what the same name and shape reached before, which is then neither fitted nor measured again.
+    """
     if not is_drawn(name):
         from ...variants.errors import suggest
 
@@ -67,7 +71,7 @@ def draw(name: str, shape: Shape) -> Drawn:
         raise ConfigError(refusal)
     from .realise import realise
 
-    return realise(name, shape)
+    return realise(name, shape, known)
 
 
 __all__ = ["FITTED", "NAMES", "draw", "is_drawn", "reason_against", "sigma_of"]

@@ -55,22 +55,29 @@ class Recipe:
     sink: bool = False
 
 
-def realise(name: str, shape: Shape) -> Drawn:
-    """Draws a distribution that exists and fits the head dimension. The same in every process but for rounding."""
+def realise(name: str, shape: Shape, known: Realised | None = None) -> Drawn:
+    """Draws a distribution that exists and fits the head dimension. The same in every process but for rounding.
+
+    `known`: what it reached before: see `draw`.
+    """
     generator = torch.Generator().manual_seed(shape.seed)
     with torch.device("cpu"), torch.no_grad():
         sigma = sigma_of(name)
         if sigma is not None:
-            return _gaussian(name, sigma, shape, generator)
+            return _gaussian(name, sigma, shape, generator, known)
         recipe = RECIPES[name](shape, generator)
         v = torch.randn(shape.batch, shape.kv_heads, shape.n_k, shape.head_dim, generator=generator)
         if recipe.sink:
             v[:, :, 0] *= SINK_VALUE
-        if (name, shape) not in _strengths:
+        if known is not None:
+            _strengths[name, shape] = dict(known.strengths)
+        elif (name, shape) not in _strengths:
             _strengths[name, shape] = fit(recipe.parts, shape, recipe.targets, recipe.start, recipe.planted)
         strengths = _strengths[name, shape]
         q, k = compose(recipe.parts, strengths, shape)
         q, k = _rotated(q, k, generator)
+        if known is not None:
+            return Drawn(q, k, v, known, recipe.planted)
         return _measured(name, shape, (q, k, v), strengths, recipe.targets, recipe.planted)
 
 
@@ -93,11 +100,13 @@ def _rotated(q: Tensor, k: Tensor, generator: Generator) -> tuple[Tensor, Tensor
     return q @ turns.repeat_interleave(q.shape[1] // k.shape[1], dim=1), k @ turns
 
 
-def _gaussian(name: str, sigma: float, shape: Shape, generator: Generator) -> Drawn:
+def _gaussian(name: str, sigma: float, shape: Shape, generator: Generator, known: Realised | None) -> Drawn:
     def normal(heads: int, length: int) -> Tensor:
         return torch.randn(shape.batch, heads, length, shape.head_dim, generator=generator)
 
     q, k, v = normal(shape.heads, shape.n_q), normal(shape.kv_heads, shape.n_k), normal(shape.kv_heads, shape.n_k)
+    if known is not None:
+        return Drawn(q * sigma, k, v, known)
     return _measured(name, shape, (q * sigma, k, v), {}, {}, None)
 
 

@@ -1,0 +1,77 @@
+"""A case's samples come from several processes, so that no figure is one process's luck."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PLUGIN = '''
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from attnbench.variants.api import Complexity, Supports, register
+from attnbench.variants.full.naive import SoftmaxAttention
+
+CALLS, MARK = Path({calls!r}), Path({mark!r})
+
+
+@register("told", family="full", kind="exact", supports=Supports(), complexity=Complexity(2, 2, "O(N²)"), paper="none",
+          formula="softmax(scale q kᵀ) v")
+@dataclass(frozen=True)
+class Told(SoftmaxAttention):
+    """Tells which process calls it, and with which inputs; where there is a mark, the second process is killed."""
+
+    def forward(self, q, k, v, *, causal, scale):
+        if q.shape[2] == 64:  # not the recall probe
+            with CALLS.open("a") as file:
+                file.write(f"{{os.getpid()}} {{q.sum().item()}} {{k.sum().item()}} {{v.sum().item()}}\\n")
+            if MARK.exists() and len({{line.split()[0] for line in CALLS.read_text().splitlines()}}) > 1:
+                os.kill(os.getpid(), 9)
+        scores = (q * scale) @ k.mT
+        return scores.masked_fill(scores.new_ones(scores.shape[-2:]).triu(1).bool(), float("-inf")).softmax(-1) @ v
+'''
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Path:
+    path = tmp_path / "told.py"
+    path.write_text(PLUGIN.format(calls=str(tmp_path / "calls"), mark=str(tmp_path / "mark")), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(("inputs", "processes"), [("gaussian", 1), ("gaussian", 3), ("structured", 2)])
+def test_each_process_has_its_share_of_the_rounds_and_the_same_inputs(
+    sweep: Callable[..., Any], told: Path, inputs: str, processes: int
+) -> None:
+    options = ("--plugin", str(told), "--inputs", inputs, "--processes", str(processes))
+    records = sweep("--variants", "told,sdpa", "--seq-lens", "64", *options).records
+    found = {(r["variant"], r["status"], r["processes"], len(r["samples_s"]) >= 8) for r in records}
+    assert found == {("told", "ok", processes, True), ("sdpa", "ok", processes, True)}
+    calls = [line.split() for line in (told.parent / "calls").read_text().splitlines()]
+    assert len({call[0] for call in calls}) == processes
+    assert len({tuple(call[1:]) for call in calls}) == 1
+    assert records[0]["inputs_effective_keys"] == records[1]["inputs_effective_keys"]
+
+
+def test_what_dies_in_a_later_process_is_recorded_and_the_rest_goes_on(sweep: Callable[..., Any], told: Path) -> None:
+    (told.parent / "mark").touch()
+    options = ("--plugin", str(told), "--processes", "2")
+    found = {r["variant"]: r for r in sweep("--variants", "told,sdpa", "--seq-lens", "64", *options).records}
+    assert (found["told"]["status"], found["sdpa"]["status"]) == ("crashed", "ok")
+    assert "SIGKILL" in found["told"]["reasons"][0]
+    assert found["sdpa"]["processes"] == 2
+
+
+def test_decode_steps_and_training_change_processes_too(sweep: Callable[..., Any]) -> None:
+    modes = ("--variants", "sdpa,gla", "--seq-lens", "64", "--modes", "decode,train", "--processes", "2")
+    records = sweep(*modes).records
+    assert {(r["mode"], r["status"], r["processes"]) for r in records} == {("decode", "ok", 2), ("train", "ok", 2)}
+
+
+def test_a_batch_of_unlike_requests_has_one_process(sweep: Callable[..., Any]) -> None:
+    (record,) = sweep("--variants", "sdpa", "--batch-spec", "2q8_1q1s9", "--processes", "2").records
+    assert (record["status"], record["processes"]) == ("ok", 1)
