@@ -12,15 +12,14 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from ..results.distributions import Realised
 from ..results.record import Record
 from ..results.run import Ceilings
-from ..results.statistics import Interval, median_interval, paired_ratio
-from ..results.work import moved_bytes
+from ..results.statistics import median_interval
 from . import worker
 from .case import Case, groups
 from .config import Config
@@ -28,7 +27,7 @@ from .estimate import Series
 from .limits import memory_available
 from .plan import Plan, Planned
 from .process import Child, Died, OutOfMemory, Raised, TookTooLong, ready
-from .roofline import share
+from .turn import Turn, figures
 
 RAN_OUT = ("oom", "timeout")
 HELD_SHARE = 0.5
@@ -51,48 +50,6 @@ class Watcher(Protocol):
     def group(self, setting: str, cases: int) -> None: ...
     def step(self, text: str) -> None: ...
     def done(self, record: Record) -> None: ...
-
-
-@dataclass
-class Turn:
-    """One variant of the group that is being measured."""
-
-    planned: Planned
-    started_at: str
-    child: Child
-    fields: dict[str, Any]
-    samples: list[float] = field(default_factory=list)
-    wall_s: float = 0.0
-    """All time that its process worked on it."""
-    sampling_s: float = 0.0
-    interval: Interval | None = None
-    stopped_by: str | None = None
-    held_bytes: int = 0
-    """Memory that its process keeps while it waits: resident, or of the GPU."""
-    free_bytes: int | None = None
-    """What was left of the GPU's memory once it was ready."""
-    part: int = 1
-    """In which part of its group it takes turns."""
-    processes: int = 1
-    """That took its samples so far."""
-    recorded: bool = False
-    """It has its record, and takes turns as the baseline of another part."""
-
-    @property
-    def interrupted(self) -> bool:
-        """Most samples took over twice the fastest: the system gave the cores to others, in slices as regular as a
-        steady time."""
-        assert self.interval is not None
-        return self.interval.value > 2 * min(self.samples)
-
-    @property
-    def renewable(self) -> bool:
-        """Another process can go on where one ended, without compiling anew."""
-        return self.case.device == "cpu" and not self.case.requests and "compile_s" not in self.fields
-
-    @property
-    def case(self) -> Case:
-        return self.planned.case
 
 
 class Scheduler:
@@ -163,7 +120,9 @@ class Scheduler:
                     exact = [turn for turn in measured if turn.planned.fields["kind"] == "exact"]
                     baseline = min(exact, key=lambda turn: turn.interval.value, default=None)  # type: ignore[union-attr]
                 beside = baseline if baseline in [*turns, *measured] else None
-                self._finish([self._record(turn.planned, **self._figures(turn, beside)) for turn in measured])
+                self._finish(
+                    [self._record(turn.planned, **figures(turn, beside, self.ceilings(turn.case))) for turn in measured]
+                )
                 for turn in measured:
                     if turn is not baseline:
                         turn.child.close()
@@ -385,47 +344,6 @@ class Scheduler:
             **case.identity(),
             **{**planned.fields, **fields},
         )
-
-    def _figures(self, turn: Turn, baseline: Turn | None) -> dict[str, Any]:
-        assert turn.interval is not None
-        case, time_s = turn.case, turn.interval.value
-        figures: dict[str, Any] = {
-            **turn.fields,
-            "status": "ok",
-            "started_at": turn.started_at,
-            "wall_s": turn.wall_s,
-            "time_s": time_s,
-            "time_s_low": turn.interval.low,
-            "time_s_high": turn.interval.high,
-            "samples_s": turn.samples,
-            "stopped_by": turn.stopped_by,
-            "processes": turn.processes,
-            "tokens_per_s": case.batch * case.n_q / time_s,
-        }
-        figures["reasons"] = notes = []
-        if turn.interrupted:
-            notes.append(
-                f"half of its samples took over twice the fastest, {min(turn.samples):.3g} s: the machine was busy"
-            )
-        flops = turn.planned.fields["flops_needed"]
-        moved = turn.planned.fields.get("bytes_needed") or moved_bytes(case, flops)
-        reached = share(flops, moved, time_s, self.ceilings(case))
-        if reached <= 1:
-            figures["ceiling_share"] = reached
-        else:
-            notes.append("no share of the ceiling: its `flops_needed` is more than this machine can do in its time")
-        if turn.part > 1:
-            beside = f"beside {baseline.case.variant} alone" if baseline is not None else "without a baseline"
-            notes.append(f"measured in part {turn.part} of its group, {beside}: all of it did not fit into memory")
-        if baseline is not None:
-            ratio = paired_ratio(turn.samples, baseline.samples)
-            figures |= {
-                "baseline": baseline.case.variant,
-                "ratio": ratio.value,
-                "ratio_low": ratio.low,
-                "ratio_high": ratio.high,
-            }
-        return figures
 
 
 def _shape(case: Case) -> tuple[Any, ...]:

@@ -1,0 +1,99 @@
+"""One variant of the group that is being measured: its process, its samples, and the figures that they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..results.run import Ceilings
+from ..results.statistics import Interval, paired_ratio
+from ..results.work import moved_bytes
+from .case import Case
+from .plan import Planned
+from .process import Child
+from .roofline import share
+
+
+@dataclass
+class Turn:
+    """One variant of the group that is being measured."""
+
+    planned: Planned
+    started_at: str
+    child: Child
+    fields: dict[str, Any]
+    samples: list[float] = field(default_factory=list)
+    wall_s: float = 0.0
+    """All time that its process worked on it."""
+    sampling_s: float = 0.0
+    interval: Interval | None = None
+    stopped_by: str | None = None
+    held_bytes: int = 0
+    """Memory that its process keeps while it waits: resident, or of the GPU."""
+    free_bytes: int | None = None
+    """What was left of the GPU's memory once it was ready."""
+    part: int = 1
+    """In which part of its group it takes turns."""
+    processes: int = 1
+    """That took its samples so far."""
+    recorded: bool = False
+    """It has its record, and takes turns as the baseline of another part."""
+
+    @property
+    def interrupted(self) -> bool:
+        """Most samples took over twice the fastest: the system gave the cores to others, in slices as regular as a
+        steady time."""
+        assert self.interval is not None
+        return self.interval.value > 2 * min(self.samples)
+
+    @property
+    def renewable(self) -> bool:
+        """Another process can go on where one ended, without compiling anew."""
+        return self.case.device == "cpu" and not self.case.requests and "compile_s" not in self.fields
+
+    @property
+    def case(self) -> Case:
+        return self.planned.case
+
+
+def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings) -> dict[str, Any]:
+    """The record's fields of a case that came through all of its steps."""
+    assert turn.interval is not None
+    case, time_s = turn.case, turn.interval.value
+    found: dict[str, Any] = {
+        **turn.fields,
+        "status": "ok",
+        "started_at": turn.started_at,
+        "wall_s": turn.wall_s,
+        "time_s": time_s,
+        "time_s_low": turn.interval.low,
+        "time_s_high": turn.interval.high,
+        "samples_s": turn.samples,
+        "stopped_by": turn.stopped_by,
+        "processes": turn.processes,
+        "tokens_per_s": case.batch * case.n_q / time_s,
+    }
+    found["reasons"] = notes = []
+    if turn.interrupted:
+        notes.append(
+            f"half of its samples took over twice the fastest, {min(turn.samples):.3g} s: the machine was busy"
+        )
+    flops = turn.planned.fields["flops_needed"]
+    moved = turn.planned.fields.get("bytes_needed") or moved_bytes(case, flops)
+    reached = share(flops, moved, time_s, ceilings)
+    if reached <= 1:
+        found["ceiling_share"] = reached
+    else:
+        notes.append("no share of the ceiling: its `flops_needed` is more than this machine can do in its time")
+    if turn.part > 1:
+        beside = f"beside {baseline.case.variant} alone" if baseline is not None else "without a baseline"
+        notes.append(f"measured in part {turn.part} of its group, {beside}: all of it did not fit into memory")
+    if baseline is not None:
+        ratio = paired_ratio(turn.samples, baseline.samples)
+        found |= {
+            "baseline": baseline.case.variant,
+            "ratio": ratio.value,
+            "ratio_low": ratio.low,
+            "ratio_high": ratio.high,
+        }
+    return found
