@@ -139,6 +139,8 @@ def records_of(runs: tuple[str, ...]) -> Iterator[Record]:
         yield from folder.records()
 
 
+ROUNDING = 1e-5
+"""Relative errors below this are none."""
 SWAPS = 3
 """Pairs that change places, told for each ranking."""
 
@@ -187,8 +189,8 @@ def _error(point: Point | None) -> str:
     if point is None:
         return "—"
     window, mean = point.error_window, point.error_uniform
-    # what is a window itself differs from one by rounding
-    worse = window is not None and point.error > 1.01 * window
+    # what is a window itself, or keeps every key, differs from one by rounding
+    worse = window is not None and point.error > max(1.01 * window, ROUNDING)
     hopeless = mean is not None and point.error > mean
     return f"{point.error:.2f}{'!' if hopeless else '*' if worse else ''}"
 
