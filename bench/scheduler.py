@@ -128,7 +128,7 @@ class Scheduler:
                         turn.child.close()
                 if waiting and beside is not None:
                     self._ask(beside, worker.rest)
-                    baseline = replace(beside, samples=[], sampling_s=0.0, interval=None, recorded=True)
+                    baseline = replace(beside, samples=[], handovers=[], sampling_s=0.0, interval=None, recorded=True)
         finally:
             for turn in [*turns, *([baseline] if baseline else [])]:
                 turn.child.close()
@@ -212,12 +212,15 @@ class Scheduler:
             for turn in order.sample(active, len(active)):
                 self.watcher.step(f"round {done}: {turn.case.variant}")
                 before = turn.wall_s
-                seconds = self._ask(turn, worker.sample)
-                if seconds is None:
+                answer = self._ask(turn, worker.sample)
+                if answer is None:
                     alive.remove(turn)
                     active.remove(turn)
                     continue
+                seconds, handover_s = answer
                 turn.samples.append(seconds)
+                if handover_s is not None:
+                    turn.handovers.append(handover_s)
                 turn.sampling_s += turn.wall_s - before
                 self.spent_s["measured"] += seconds * turn.fields["calls_per_sample"]
             if done < self.config.min_rounds:

@@ -52,8 +52,8 @@ class Stopwatch:
         self.parts = self.calls_per_part = 1
         self.call_s = 0.0
         self.handover = Handover(threads) if threads > 1 and not self.cuda else None
-        self.handovers_s: list[float] = []
-        """One for each turn, where threads share the work."""
+        self.handover_s: float | None = None
+        """After the latest turn, where threads share the work."""
         # written to before each timed call on CUDA
         self.flush = torch.empty(gpu.flush_bytes(device), dtype=torch.int8, device=device) if self.cuda else None
 
@@ -92,7 +92,7 @@ class Stopwatch:
                 self.call()
             seconds = median(self._timed(self.calls_per_part) for _ in range(self.parts))
             if self.handover is not None:
-                self.handovers_s.append(self.handover.read())
+                self.handover_s = self.handover.read()
             return seconds
         finally:
             gc.enable()

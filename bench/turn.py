@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
+from ..results.conditions import HANDOVER
 from ..results.run import Ceilings
 from ..results.statistics import Interval, paired_ratio
 from ..results.work import moved_bytes
@@ -12,6 +14,9 @@ from .case import Case
 from .plan import Planned
 from .process import Child
 from .roofline import share
+
+FEWEST = 4
+"""Rounds of a half that say whether the machine changed between the two."""
 
 
 @dataclass
@@ -23,6 +28,8 @@ class Turn:
     child: Child
     fields: dict[str, Any]
     samples: list[float] = field(default_factory=list)
+    handovers: list[float] = field(default_factory=list)
+    """Beside each sample, what handing work to threads took, where there are several."""
     wall_s: float = 0.0
     """All time that its process worked on it."""
     sampling_s: float = 0.0
@@ -71,6 +78,7 @@ def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings) -> dict[str, 
         "samples_s": turn.samples,
         "stopped_by": turn.stopped_by,
         "processes": turn.processes,
+        "handover_s": median(turn.handovers) if turn.handovers else None,
         "tokens_per_s": case.batch * case.n_q / time_s,
     }
     found["reasons"] = notes = []
@@ -78,6 +86,7 @@ def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings) -> dict[str, 
         notes.append(
             f"half of its samples took over twice the fastest, {min(turn.samples):.3g} s: the machine was busy"
         )
+    notes += _moved(turn.handovers)
     flops = turn.planned.fields["flops_needed"]
     moved = turn.planned.fields.get("bytes_needed") or moved_bytes(case, flops)
     reached = share(flops, moved, time_s, ceilings)
@@ -97,3 +106,17 @@ def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings) -> dict[str, 
             "ratio_high": ratio.high,
         }
     return found
+
+
+def _moved(handovers: list[float]) -> list[str]:
+    """A sentence where handing work to threads became slower or faster in the middle of a case's rounds."""
+    half = len(handovers) // 2
+    if half < FEWEST:
+        return []
+    first, last = median(handovers[:half]), median(handovers[-half:])
+    if 1 / HANDOVER < last / first < HANDOVER:
+        return []
+    return [
+        f"handing work to threads took {1e6 * first:.1f} µs in the first half of its rounds and {1e6 * last:.1f} in "
+        "the second: the cores were placed or used otherwise, and its time is of both"
+    ]

@@ -9,7 +9,6 @@ import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -172,9 +171,10 @@ def rest(state: State) -> None:
         gpu.memory(state["case"].device)
 
 
-def sample(state: State) -> float:
-    """One turn: seconds a call."""
-    return float(state["stopwatch"].sample())
+def sample(state: State) -> tuple[float, float | None]:
+    """One turn: seconds a call; and what handing work to threads took right after it, where there are several."""
+    stopwatch = state["stopwatch"]
+    return float(stopwatch.sample()), stopwatch.handover_s
 
 
 def weigh(state: State) -> dict[str, Any]:
@@ -184,9 +184,7 @@ def weigh(state: State) -> dict[str, Any]:
     """
     case, call, attn = state["case"], state["call"], state["attn"]
     state["stopwatch"].flush = None
-    handovers_s = state["stopwatch"].handovers_s
     fields = {
-        "handover_s": median(handovers_s) if handovers_s else None,
         "peak_bytes": memory.allocator_peak(call, case.device),
         "peak_rss_bytes": memory.resident_peak(call) if case.device == "cpu" else None,
         "flops": flops.count(call) if attn.counts_flops and not case.compiled else None,

@@ -168,7 +168,7 @@ def test_a_group_that_does_not_fit_on_the_gpu_is_measured_in_parts(monkeypatch: 
                 fields = {"calls_per_sample": 1, "error": 0.0, "error_allowed": 1.0}
                 held = {"held_bytes": 30, "free_bytes": 80 - 30 * len(alive)}
                 return {"correct": True, "problem": None, "fields": fields, "realised": None, **held}
-            return {"sample": 0.01, "weigh": {"fields": {}, "problem": None}}.get(function.__name__, True)
+            return {"sample": (0.01, None), "weigh": {"fields": {}, "problem": None}}.get(function.__name__, True)
 
         def close(self) -> None:
             alive.discard(self)
