@@ -161,9 +161,10 @@ def _echo_setting(summaries: list[TaskSummary]) -> None:
         return
     first = trained[0]
     chance = "" if first.chance is None else f", {first.chance:.3f} by guessing"
+    longer = "" if first.held_out_len == first.seq_len else f", tested at {first.held_out_len}"
     click.echo(
-        f"\n{first.task}: {first.metric.replace('_', ' ')} on the test set{chance}; length {first.seq_len}, "
-        f"d_model {first.d_model}; median and range over seeds at the best learning rate"
+        f"\n{first.task}: {first.metric.replace('_', ' ')} on the test set{chance}; length {first.seq_len}"
+        f"{longer}, d_model {first.d_model}; median and range over seeds at the best learning rate"
     )
     echo_table(
         ("variant", "lr", "median", "range", "seeds", "mastered", "at step", "state bytes", "s", "remarks"),

@@ -6,6 +6,7 @@ By matplotlib, without torch. A variant is shown at its best learning rate: see 
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ LETTER = 0.064
 """Of a label, in inches."""
 LINE = 0.115
 """From label to label, in inches."""
+SMALL_LETTERS, SMALL_LINE = 14, 0.14
+"""Letters of the line below the title in an inch, and the height of such a line in inches."""
 LOG_SUFFIXES = ("B", "KiB", "MiB", "GiB")
 
 
@@ -68,19 +71,22 @@ def _save(summaries: list[TaskSummary], stem: Path) -> list[Path]:
         panels.append(("test set, by distance to what is asked for", lambda ax: _reach(ax, far, styles)))
     room = GAP + LETTER * max(len(summary.spec) for summary in summaries)
     height = max(HEIGHT, LINE * len(summaries))
-    total = (0.7 + len(panels) * (WIDTH + room), height + 1.55)
     guess = "" if first.chance is None else f" Dotted: {first.chance:.3f}, by guessing."
+    longer = "" if first.held_out_len == first.seq_len else f", validated and tested at {first.held_out_len}"
     shared = {record.jobs for summary in summaries for record in summary.records}
     contended = f" Trainings shared the machine, {max(shared)} at a time." if max(shared) > 1 else ""
+    width = 0.7 + len(panels) * (WIDTH + room)
+    detail = textwrap.wrap(
+        f"Length {first.seq_len}{longer}, d_model {first.d_model}; each variant at its best learning rate of the "
+        f"validation set; dots: median over seeds, lines: their range.{guess}{contended}",
+        int(SMALL_LETTERS * width),
+    )
+    total = (width, height + 1.55 + SMALL_LINE * max(0, len(detail) - 2))
     with mpl.rc_context(RC):
         figure = Figure(figsize=total)
         title = f"{first.task}: {first.metric.replace('_', ' ')}"
         figure.text(0.15 / total[0], 1 - 0.18 / total[1], title, fontsize=13, fontweight="bold", va="top")
-        detail = (
-            f"Length {first.seq_len}, d_model {first.d_model}; each variant at its best learning rate of "
-            f"the validation set; dots: median over seeds, lines: their range.{guess}{contended}"
-        )
-        figure.text(0.15 / total[0], 1 - 0.47 / total[1], detail, fontsize=8, color="#555555", va="top")
+        figure.text(0.15 / total[0], 1 - 0.47 / total[1], "\n".join(detail), fontsize=8, color="#555555", va="top")
         for place, (label, draw) in enumerate(panels):
             x, y = 0.6 + place * (WIDTH + room), 0.55
             axes = figure.add_axes((x / total[0], y / total[1], WIDTH / total[0], height / total[1]))

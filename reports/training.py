@@ -72,7 +72,8 @@ class TaskSetting:
 
     @property
     def title(self) -> str:
-        return f"{self.of.task}, {count(self.of.seq_len)} tokens"
+        longer = "" if self.of.held_out_len == self.of.seq_len else f", tested at {count(self.of.held_out_len)}"
+        return f"{self.of.task}, {count(self.of.seq_len)} tokens{longer}"
 
     @property
     def detail(self) -> str:

@@ -44,6 +44,8 @@ class TaskSummary:
     setting: str
     """Hash of what trainings share whose values may be compared: length, sizes, backbone, budget, …"""
     seq_len: int
+    held_out_len: int
+    """Tokens of validation and test sequences, which may be longer than those trained on."""
     d_model: int
     lr: float | None
     median: float | None
@@ -150,6 +152,7 @@ def _summary(setting: str, group: Sequence[TaskRecord]) -> TaskSummary:
         chance=next((record.chance for record in chosen if record.chance is not None), None),
         setting=setting,
         seq_len=first.seq_len,
+        held_out_len=_held_out(first),
         d_model=first.d_model,
         lr=lr,
         median=statistics.median(values) if values else None,
@@ -165,3 +168,9 @@ def _summary(setting: str, group: Sequence[TaskRecord]) -> TaskSummary:
         reasons=tuple(dict.fromkeys(reason for record in chosen for reason in record.reasons)),
         records=tuple(chosen),
     )
+
+
+def _held_out(record: TaskRecord) -> int:
+    """Tokens of validation and test sequences; those of training where a record does not say."""
+    found = record.task_params.get("eval_seq_len")
+    return found if isinstance(found, int) else record.seq_len

@@ -64,6 +64,13 @@ def test_the_learning_rate_is_chosen_on_validation_and_the_value_is_of_the_test_
     assert (summary.lr, summary.median, summary.seeds) == (1e-3, 0.6, 3)
 
 
+def test_a_summary_says_at_which_length_it_was_tested() -> None:
+    (same,) = summarise([record()])
+    (longer,) = summarise([record(task_params={"eval_seq_len": 64})])
+    assert (same.seq_len, same.held_out_len) == (32, 32)
+    assert (longer.seq_len, longer.held_out_len) == (32, 64)
+
+
 def test_the_spread_is_that_of_the_seeds() -> None:
     records = [record(x, x, seed=seed, wall_s=float(seed)) for seed, x in enumerate((0.2, 0.9, 0.7))]
     (summary,) = summarise(records)
