@@ -11,7 +11,7 @@ from typing import Any
 from ..results.benchmark_file import opened
 from ..results.record import Record
 from ..results.run import Run
-from ..results.store import ResultsWarning
+from ..results.store import ResultsWarning, kinds_in
 from .errors import ReportsError
 from .words import count, plural
 
@@ -52,6 +52,11 @@ def load_runs(paths: Sequence[str | Path]) -> list[LoadedRun]:
     runs = [_load(number, path) for number, path in enumerate(folders.values(), start=1)]
     if not any(run.records for run in runs):
         found = " and ".join(str(run.path) for run in runs)
+        if others := list(dict.fromkeys(kind for run in runs for kind in kinds_in(run.path))):
+            raise ReportsError(
+                f"{found} {'holds' if len(runs) == 1 else 'hold'} {' and '.join(others)}, and no record of a sweep; "
+                "name a folder that `attnbench run` wrote"
+            )
         torn = sum(run.unread for run in runs)
         unread = f" ({plural(torn, 'line')} could not be read)" if torn else ""
         raise ReportsError(

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 RECORDS = "results.jsonl"
 RUN = "run.json"
 CARDS = "cards.json"
+KINDS = {
+    "tasks.jsonl": "trained tasks",
+    "dropin.jsonl": "variants inside a model",
+    "claims.jsonl": "published claims",
+}
+"""Files of records that are none of a sweep, and what they hold."""
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -173,7 +179,11 @@ class Folder(Generic[R]):
         return f"when {file} can be written to again, go on with: {self.command} --resume --out {self.path}"
 
     def _no_run(self, missing: str) -> str:
-        return f"{self.path} is not a run: it has no {missing}; name a folder that `{self.command}` wrote"
+        if missing != RUN and (held := kinds_in(self.path)):
+            what = f"holds {' and '.join(held)}, and has no {missing}"
+        else:
+            what = f"is not a run: it has no {missing}"
+        return f"{self.path} {what}; name a folder that `{self.command}` wrote"
 
     def run(self) -> Run:
         """Reads run.json; raises ResultsError where it is missing or broken."""
@@ -211,6 +221,11 @@ class RunFolder(Folder[Record]):
     file = RECORDS
     command = "attnbench run"
     kind = Record
+
+
+def kinds_in(path: str | Path) -> list[str]:
+    """What a folder holds that is no record of a sweep, in words; [] where it is the folder of a sweep."""
+    return [words for file, words in KINDS.items() if (Path(path) / file).is_file()]
 
 
 def _first(error: ValidationError) -> str:

@@ -16,6 +16,7 @@ import pytest
 
 import attnbench
 from attnbench.reports.errors import ReportsError
+from attnbench.reports.load import load_runs
 from attnbench.reports.report import Report, write
 from attnbench.results.errors import ResultsError
 
@@ -237,6 +238,18 @@ def test_no_run_and_no_such_run(tmp_path: Path) -> None:
         write([])
     with pytest.raises(ResultsError, match="is not a run"):
         write([tmp_path / "nowhere"])
+
+
+def test_a_folder_of_another_kind_is_named_for_what_it_holds(tmp_path: Path) -> None:
+    """A folder of drop-ins has an empty file of a sweep too; going on with a sweep would be bad advice."""
+    dropins = synthetic.write(tmp_path / "dropins", [], cases=5)
+    (dropins / "dropin.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(ReportsError, match=r"holds variants inside a model, and no record of a sweep; name a folder"):
+        load_runs([dropins])
+    tasks = synthetic.write(tmp_path / "tasks", [], cases=5)
+    (tasks / "results.jsonl").rename(tasks / "tasks.jsonl")
+    with pytest.raises(ResultsError, match=r"holds trained tasks, and has no results.jsonl; name a folder that"):
+        load_runs([tasks])
 
 
 def test_unusable_output_folder(tmp_path: Path) -> None:
