@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -15,8 +16,8 @@ from .output import command_line, echo_json, echo_table, json_option, plugin_opt
 
 if TYPE_CHECKING:
     from ..results.dropin_record import DropinRecord
-    from ..results.fidelity import Agreement, Point
     from ..results.record import Record
+    from .fidelity_table import Shown
     from .recall import Recall
 
 INTERRUPTED = 130
@@ -76,20 +77,28 @@ def recall(variants: str, plugins: tuple[str, ...], as_json: bool, loads: str | 
 @click.option("--causal/--no-causal", default=None, help="Only causal, or only non-causal; both by default.")
 @click.option("--seed", metavar="N", help="Seed of inputs.")
 @plugin_option
+@click.option(
+    "--show",
+    type=click.Choice(["error", "cosine", "mass"]),
+    default="error",
+    show_default=True,
+    help="What the table is of: relative error, cosine, or, where keys are kept, the mass of softmax on them.",
+)
 @click.option("--out", metavar="DIR", help="Folder of the results; runs/<date and time> by default.")
 @json_option
-def fidelity(runs: tuple[str, ...], out: str | None, as_json: bool, **options: Any) -> None:
+def fidelity(runs: tuple[str, ...], show: Shown, out: str | None, as_json: bool, **options: Any) -> None:
     """Sweep approximate variants over budgets: error against softmax attention, and cost, on each kind of input.
 
-    It is `run --preset fidelity` with these options over it, and a table of errors. With RUN… nothing is measured: the
-    table is of finished runs. Draw the curves by `attnbench plot fidelity RUN`.
+    It is `run --preset fidelity` with these options over it, and a table. With RUN… nothing is measured: the table is
+    of finished runs. Draw the curves by `attnbench plot fidelity RUN`.
     """
     from ..results.fidelity import agreements, points
+    from .fidelity_table import echo
 
     given = {key: value for key, value in options.items() if value not in (None, ())}
     if runs:
         if given or out:
-            raise click.UsageError("finished runs hold what they measured; leave out all options but --json")
+            raise click.UsageError("finished runs hold what they measured; leave out all options but --show and --json")
     else:
         runs = (_sweep_fidelity(given, out),)
     found = points(records_of(runs))
@@ -99,8 +108,11 @@ def fidelity(runs: tuple[str, ...], out: str | None, as_json: bool, **options: A
     if as_json:
         echo_json({"points": [asdict(one) for one in found], "rankings": [asdict(one) for one in ranked]})
         return
-    _tell_fidelity(found, ranked)
-    click.echo(f"Results: {', '.join(runs)}", err=True)
+    try:
+        echo(found, ranked, show)
+    finally:  # what was measured stays, whatever can be shown of it
+        click.echo(f"Results: {', '.join(runs)}", err=True)
+    click.echo(f"Draw them: {shlex.join(['attnbench', 'plot', 'fidelity', *runs])}", err=True)
 
 
 def _sweep_fidelity(given: dict[str, Any], out: str | None) -> str:
@@ -137,62 +149,6 @@ def records_of(runs: tuple[str, ...]) -> Iterator[Record]:
         folder = RunFolder(run)
         folder.run()
         yield from folder.records()
-
-
-ROUNDING = 1e-5
-"""Relative errors below this are none."""
-SWAPS = 3
-"""Pairs that change places, told for each ranking."""
-
-
-def _tell_fidelity(found: list[Point], ranked: list[Agreement]) -> None:
-    """A table for each mask and length: errors by variant and budget on each input, and the null below."""
-    columns = list(dict.fromkeys(point.inputs for point in found))
-    for causal, length in dict.fromkeys((point.causal, point.seq_len) for point in found):
-        here = [point for point in found if (point.causal, point.seq_len) == (causal, length)]
-        last = [name for name in columns if any(point.inputs == name for point in here)][-1]
-        cells = {(point.variant, str(point.params), point.inputs): point for point in here}
-        # where all queries were compared, the mean of their keys is none of a sample
-        fullest = sorted(here, key=lambda p: p.rows)
-        rows = {(p.budget or 0, p.variant, str(p.params)): p for p in fullest}
-        click.echo(f"Relative error, {'causal' if causal else 'non-causal'}, N {length}:")
-        table = []
-        for (_, variant, params), one in rows.items():
-            across = [cells.get((variant, params, name)) for name in columns]
-            at_last = cells.get((variant, params, last), one)
-            time = "—" if at_last.time_s is None else f"{1e3 * at_last.time_s:.2f}"
-            keys = "—" if one.keys is None else f"{one.keys:.0f}"
-            row = (one.label, one.unit or "—", keys, *map(_error, across), time)
-            table.append((one.budget or 0, at_last.error, row))
-        table.sort(key=lambda entry: entry[:2])  # what does best on the last kind of input first
-        means = [next((p.error_uniform for p in here if p.inputs == name), None) for name in columns]
-        null = ("plain mean", "—", "—", *("—" if mean is None else f"{mean:.2f}" for mean in means), "—")
-        header = ("variant, budget", "of", "keys kept", *columns, f"ms on {last}")
-        echo_table(header, [*(row for _, _, row in table), null])
-    click.echo("* worse than a window of as many keys; ! worse than the plain mean of the values. topk is the oracle.")
-    for order in ranked:
-        if order.second.partition(":")[0] != "captured":
-            continue
-        setting = f"{'causal' if order.causal else 'non-causal'}, budget {order.budget}"
-        click.echo(
-            f"Order of {order.variants} variants on {order.first} and on {order.second}, {setting}: "
-            f"Kendall's τ {order.tau:.2f}, {len(order.swaps)} pairs change places"
-        )
-        for swap in order.swaps[:SWAPS]:
-            click.echo(
-                f"  {swap.better} before {swap.worse} on {order.first} ({swap.first[0]:.2f}, {swap.first[1]:.2f}), "
-                f"behind it on {order.second} ({swap.second[0]:.2f}, {swap.second[1]:.2f})"
-            )
-
-
-def _error(point: Point | None) -> str:
-    if point is None:
-        return "—"
-    window, mean = point.error_window, point.error_uniform
-    # what is a window itself, or keeps every key, differs from one by rounding
-    worse = window is not None and point.error > max(1.01 * window, ROUNDING)
-    hopeless = mean is not None and point.error > mean
-    return f"{point.error:.2f}{'!' if hopeless else '*' if worse else ''}"
 
 
 @click.command()
@@ -266,6 +222,8 @@ def dropin(
         if record.status != "ok":
             click.echo(f"not measured: {record.spec}: {record.reasons[0]}", err=True)
     click.echo(f"Results: {folder}", err=True)
+    if told:
+        click.echo(f"Draw them: {shlex.join(['attnbench', 'plot', 'dropin', str(folder)])}", err=True)
 
 
 def _tell_dropins(records: list[DropinRecord]) -> None:

@@ -75,6 +75,14 @@ def test_the_table_of_a_sweep_and_of_a_finished_run(
     assert float(rows["topk 16"][3].rstrip("*!")) < float(rows["topk 8"][3].rstrip("*!"))
     assert rows["performer 8"][1] == "features"
     assert cli("fidelity", out).out == answer.out
+    assert "topk is the oracle." in answer.out
+    cosines, masses = (cli("fidelity", out, "--show", show).out.splitlines() for show in ("cosine", "mass"))
+    assert cosines[0].startswith("Cosine between the output and softmax attention's, causal, N 64")
+    assert 0 < float(dict(line.split("\t")[:4:3] for line in cosines[2:8])["topk 16"]) < 1
+    kept = dict(line.split("\t")[:4:3] for line in masses[2:])
+    assert set(kept) == {f"{name} {b}" for name in ("topk", "sliding_window") for b in (8, 16)}, "performer drops none"
+    own, window, oracle = (float(part.strip("(); ")) for part in kept["sliding_window 8"].split())
+    assert own == window < oracle
     told = json.loads(cli("fidelity", out, "--json").out)
     assert len(told["points"]) == 12
     assert {one["second"] for one in told["rankings"]} == {"topics"}
@@ -90,6 +98,7 @@ def test_requests_that_make_no_sense(cli: Callable[..., Any], tmp_path: Path) ->
         ([str(tmp_path)], "is not a run"),
         ([str(tmp_path), "--budgets", "8"], "finished runs hold what they measured"),
         (["--inputs", "gauss"], "did you mean 'gaussian'"),
+        (["--show", "errors"], "'errors' is not one of 'error', 'cosine', 'mass'"),
     ):
         answer = cli("fidelity", *options)
         assert answer.code == 2, options
