@@ -16,6 +16,7 @@ from .errors import ReportsError
 from .figures import RC
 from .palette import FAMILIES, Style, family_of
 from .pattern import write_figure
+from .series import log_range, log_ticks
 from .words import count
 
 PANEL_WIDTH, PANEL_HEIGHT, GAP, HEAD, LEGEND = 2.3, 2.5, 0.45, 0.75, 1.75
@@ -24,7 +25,7 @@ NULL = "#999999"
 FIDELITY = "What approximations lose, against how much they look at"
 DROPIN = "What a real model loses with a variant in place of its attention"
 LOW, HIGH = 1e-2, 4.0
-"""Errors between which a panel is drawn: below, nobody tells the difference; above, all are useless."""
+"""Errors between which a panel is drawn at most: below, nobody tells the difference; above, all are useless."""
 WORDS = {
     "embedding_cosine": "cosine between the original's embedding and the changed model's",
     "ranking_agreement": "Kendall's τ between how the two rank the other windows",
@@ -43,6 +44,8 @@ def save_fidelity(found: Sequence[Point], path: Path) -> Path:
     inputs = list(dict.fromkeys(point.inputs for point in found))
     settings = list(dict.fromkeys((point.causal, point.seq_len) for point in found))
     styles = _styles({point.variant: point.family for point in found})
+    drawn_at = [_clipped(e) for point in found for e in (point.error, point.error_uniform) if e is not None]
+    heights = log_range(drawn_at)  # one for all panels, so that they can be compared
     width = 0.7 + len(inputs) * (PANEL_WIDTH + GAP) + LEGEND
     height = HEAD + len(settings) * (PANEL_HEIGHT + 0.75) + 0.45
     with mpl.rc_context(RC):
@@ -55,7 +58,7 @@ def save_fidelity(found: Sequence[Point], path: Path) -> Path:
                 y = height - HEAD - row * (PANEL_HEIGHT + 0.75) - PANEL_HEIGHT
                 axes = figure.add_axes((x / width, y / height, PANEL_WIDTH / width, PANEL_HEIGHT / height))
                 here = [p for p in found if (p.causal, p.seq_len, p.inputs) == (causal, seq_len, name)]
-                drawn |= _curves(axes, here, styles)
+                drawn |= _curves(axes, here, styles, heights)
                 mask = "causal" if causal else "non-causal"
                 axes.set_title(f"{name}, {mask}, N {count(seq_len)}", fontsize=9, loc="left")
                 if column == 0:
@@ -68,18 +71,30 @@ def save_fidelity(found: Sequence[Point], path: Path) -> Path:
             frameon=False,
             bbox_to_anchor=(1, 1 - 0.4 / height),
         )
-        note = (
-            "Budget: keys that a query sees, landmarks or features. Variants without one are dotted lines across. "
-            "Grey: the plain mean of all values that a query may see, which an approximation should beat. topk is the "
-            "oracle, sliding_window the null of as many keys."
-        )
+        note = _fidelity_note(found)
         figure.text(
             0.12 / width, 0.1 / height, "\n".join(textwrap.wrap(note, int(17 * width))), fontsize=7.5, va="bottom"
         )
         return write_figure(figure, path, FIDELITY)
 
 
-def _curves(axes: Any, here: Sequence[Point], styles: dict[str, Style]) -> dict[str, Any]:
+def _fidelity_note(found: Sequence[Point]) -> str:
+    """What the figure's axes, lines and ends mean: of what is in it only."""
+    note = ["Budget: keys that a query sees, landmarks or features."]
+    if any(point.budget is None for point in found):
+        note.append("Variants without one are dotted lines across.")
+    if any(point.error_uniform is not None for point in found):
+        note.append("Grey: the plain mean of all values that a query may see, which an approximation should beat.")
+    roles = {"topk": "the oracle", "sliding_window": "the null of as many keys"}
+    present = {point.variant for point in found}
+    if told := [f"{name} is {role}" for name, role in roles.items() if name in present]:
+        note.append(f"{', '.join(told)}.")
+    if any(_clipped(point.error) != point.error for point in found):
+        note.append(f"Errors below {LOW:g} or above {HIGH:g} are drawn there.")
+    return " ".join(note)
+
+
+def _curves(axes: Any, here: Sequence[Point], styles: dict[str, Style], heights: tuple[float, float]) -> dict[str, Any]:
     """Draws one panel; the handles by label."""
     handles: dict[str, Any] = {}
     budgets = sorted({point.budget for point in here if point.budget is not None})
@@ -114,10 +129,11 @@ def _curves(axes: Any, here: Sequence[Point], styles: dict[str, Style]) -> dict[
         handles["plain mean"] = axes.axhline(_clipped(mean), color=NULL, lw=2.5, alpha=0.6, zorder=0)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.set_ylim(LOW * 0.8, HIGH * 1.2)
+    axes.set_ylim(*heights)
     axes.set_xticks(budgets or span, labels=[f"{b:g}" for b in budgets or span])
     axes.minorticks_off()
-    axes.set_yticks([0.01, 0.1, 1], labels=["0.01", "0.1", "1"])
+    ticks = log_ticks(*heights)
+    axes.set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     axes.grid(axis="y")
     axes.set_xlabel("budget")
     return handles

@@ -110,6 +110,9 @@ def log_ticks(low: float, high: float, base: int = 10) -> list[float]:
     exponents = range(math.floor(math.log(low, base)), math.ceil(math.log(high, base)) + 1)
     ticks = [step * float(base) ** exponent for exponent in exponents for step in steps]
     ticks = [tick for tick in ticks if low <= tick <= high]
+    if base == 10 and len(ticks) < 2:  # one number tells no distance
+        ticks = [step * 10.0**exponent for exponent in exponents for step in range(1, 10)]
+        ticks = [tick for tick in ticks if low <= tick <= high]
     return ticks[:: math.ceil(len(ticks) / 8)] if len(ticks) > 8 else ticks
 
 

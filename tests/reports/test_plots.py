@@ -95,4 +95,5 @@ def test_ticks_are_round_and_within() -> None:
     assert log_ticks(0.9, 110) == [1, 2, 5, 10, 20, 50, 100]
     assert log_ticks(0.5, 5000) == [1, 10, 100, 1000]
     assert log_ticks(0.2, 300, 2) == [0.25, 1, 4, 16, 64, 256]
+    assert log_ticks(0.55, 1.2) == pytest.approx([0.6, 0.7, 0.8, 0.9, 1.0]), "one number would tell no distance"
     assert log_ticks(3, 9, 2) == [4, 8]

@@ -107,6 +107,14 @@ def test_the_figure_has_a_panel_for_each_input_and_every_variant(tmp_path: Path)
     drawn = save_fidelity(points(records), tmp_path / "fidelity.svg").read_text()
     for words in ("gaussian, causal, N 512", "captured, causal, N 512", "first", "second", "third", "plain mean"):
         assert f"<!-- {words} -->" in drawn, words
+    assert "dotted lines across" in drawn
+    assert "above 4 are drawn there" in drawn.replace("\n", " ")
+    assert "oracle" not in drawn, "topk is not in it"
+    near = save_fidelity(points(made({"topk": (0.6, 1.1)}, 64)), tmp_path / "near.svg").read_text()
+    assert "topk is the oracle" in near
+    assert "drawn there" not in near
+    assert "<!-- 0.5 -->" in near, "the axis is that of the errors"
+    assert "<!-- 0.01 -->" not in near
     with pytest.raises(ReportsError, match="none of these runs has a record with a fidelity"):
         save_fidelity([], tmp_path / "none.svg")
     with pytest.raises(ReportsError, match="must end with"):
