@@ -177,9 +177,15 @@ def _echo_figure(path: Path, records: int, as_json: bool) -> None:
 @json_option
 def plot_tasks(runs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     """Draw trained tasks: curves, values over what decoding keeps, and accuracy by distance. Needs no torch."""
+    from ..reports.pattern import FORMATS
     from ..reports.task_figures import save_task_figures
     from ..results.tasks import load_tasks
 
+    if out is not None and Path(out).suffix.lower() in FORMATS:
+        raise click.BadParameter(
+            f"{out} names a file, and a figure is drawn for each task, as SVG and as PNG; name a folder",
+            param_hint="--out",
+        )
     paths = save_task_figures(load_tasks(*runs), Path(out) if out else Path(runs[0]) / "figures")
     if as_json:
         echo_json({"files": [str(path) for path in paths]})

@@ -69,11 +69,13 @@ def dropin(
     With `resume` the folder is one that was stopped, and what has a record there is left as it is. Raises BenchError
     for a model, a text or a variant that cannot be; nothing is written then.
     """
-    if request.windows < 1 or (request.seq_len or 1) < 1 or not request.budgets or min(request.budgets) < 1:
-        raise BenchError(
-            f"windows, their length and budgets must be at least 1, not {request.windows}, {request.seq_len} and "
-            f"{list(request.budgets)}"
-        )
+    for what, value in (
+        ("the number of windows", request.windows),
+        ("the length of a window", 1 if request.seq_len is None else request.seq_len),
+        ("each budget", min(request.budgets, default=0)),
+    ):
+        if value < 1:
+            raise BenchError(f"{what} must be at least 1, not {value}")
     if not resume:
         RunFolder(out).refuse_used()
     before = {record.dropin_id: record for record in load_dropins(out)} if resume else {}

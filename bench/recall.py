@@ -57,7 +57,9 @@ class Recall:
 
     @property
     def load(self) -> str:
-        return f"{self.pairs} pairs" + (f", {self.rewritten} of them rewritten" if self.rewritten else "")
+        return f"{self.pairs} {'pair' if self.pairs == 1 else 'pairs'}" + (
+            f", {self.rewritten} of them rewritten" if self.rewritten else ""
+        )
 
 
 def probe(
@@ -77,6 +79,10 @@ def probe(
     """
     wanted = [(pairs, 0) for pairs in loads]
     if rewritten_load:
+        if rewritten_load < 2:
+            raise BenchError(
+                f"half of the rewritten load is written again, so it is 0 or at least 2, not {rewritten_load}"
+            )
         wanted.append((rewritten_load, rewritten_load // 2))
     return [
         recall(attn, pairs, rewritten, head_dim=head_dim, beta=beta, decay=decay, trials=trials, seed=seed)
@@ -100,11 +106,12 @@ def recall(
     `beta` is every token's write strength, `decay` what it leaves of the state (0 to 1), where a variant takes such
     inputs. Raises BenchError for counts that make no sense.
     """
-    if pairs < 1 or not 0 <= rewritten <= pairs or trials < 2:
-        raise BenchError(
-            f"recall needs at least one pair, at most as many rewritten, and two trials, not {pairs}, {rewritten} "
-            f"and {trials}"
-        )
+    if pairs < 1:
+        raise BenchError(f"recall needs at least one pair that is written, not {pairs}")
+    if not 0 <= rewritten <= pairs:
+        raise BenchError(f"of {pairs} pairs, 0 to {pairs} can be written again, not {rewritten}")
+    if trials < 2:
+        raise BenchError(f"recall needs at least two trials, whose spread is its error, not {trials}")
     if head_dim < 1:
         raise BenchError(f"recall needs keys of at least one dimension, not {head_dim}")
     generator = torch.Generator().manual_seed(seed)

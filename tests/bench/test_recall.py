@@ -143,9 +143,17 @@ def test_a_seed_gives_the_same_and_another_does_not() -> None:
     assert recall(attn, 128, seed=3) != recall(attn, 128, seed=4)
 
 
-@pytest.mark.parametrize(("pairs", "rewritten", "trials"), [(0, 0, 8), (4, 5, 8), (4, -1, 8), (4, 0, 1)])
-def test_counts_that_make_no_sense(pairs: int, rewritten: int, trials: int) -> None:
-    with pytest.raises(ValueError, match="recall needs at least one pair"):
+@pytest.mark.parametrize(
+    ("pairs", "rewritten", "trials", "words"),
+    [
+        (0, 0, 8, "recall needs at least one pair that is written, not 0"),
+        (4, 5, 8, "of 4 pairs, 0 to 4 can be written again, not 5"),
+        (4, -1, 8, "of 4 pairs, 0 to 4 can be written again, not -1"),
+        (4, 0, 1, "recall needs at least two trials"),
+    ],
+)
+def test_counts_that_make_no_sense(pairs: int, rewritten: int, trials: int, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
         recall(attnbench.get("naive"), pairs, rewritten, trials=trials)
 
 

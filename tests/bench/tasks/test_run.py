@@ -14,6 +14,7 @@ from attnbench.bench.cli import main
 from attnbench.bench.errors import ConfigError
 from attnbench.bench.tasks import build, from_dict
 from attnbench.bench.tasks.config import PRESETS, restored, stored
+from attnbench.reports.training import trained
 from attnbench.results.store import RunFolder
 from attnbench.results.tasks import load_tasks, summarise
 
@@ -64,6 +65,21 @@ def test_every_training_has_its_record(cli: Cli, tmp_path: Path) -> None:
     drawn = CliRunner().invoke(main, ["plot", "tasks", str(out)])
     assert drawn.exit_code == 0, drawn.output
     assert (out / "figures" / "task-mqar.svg").stat().st_size > 1000
+    refused = CliRunner().invoke(main, ["plot", "tasks", str(out), "--out", str(tmp_path / "tasks.png")])
+    assert refused.exit_code == 2
+    assert "tasks.png names a file" in refused.output
+    assert not (tmp_path / "tasks.png").exists()
+
+
+def test_a_longer_length_of_the_held_out_data_is_said(cli: Cli, tmp_path: Path) -> None:
+    longer = "mqar(kv_pairs=2,seq_len=16,eval_seq_len=24,vocab=16)"
+    answer = cli("run", *TINY, "--tasks", longer, *ORDERED, "--variants", "sdpa", "--out", tmp_path / "run")
+    assert "by guessing; length 16, tested at 24, d_model 16;" in answer.output
+    assert CliRunner().invoke(main, ["plot", "tasks", str(tmp_path / "run")]).exit_code == 0
+    drawn = (tmp_path / "run" / "figures" / "task-mqar.svg").read_text()
+    assert "Length 16, validated and tested at 24, d_model 16" in drawn
+    (setting,) = trained(load_tasks(tmp_path / "run"), [])
+    assert setting.title == "mqar, 16 tokens, tested at 24"
 
 
 def test_sizes_shrink_with_the_length_unless_they_are_named(cli: Cli, tmp_path: Path) -> None:
