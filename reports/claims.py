@@ -56,7 +56,11 @@ def measured(one: Quantity) -> str:
 
 
 def difference(one: Quantity) -> str:
-    return "" if one.difference is None else f"{'+' if one.difference >= 0 else ''}{number(one.difference)}{one.unit}"
+    """Measured less published; of percentages in points, since `+0.5 %` would say by which share it is larger."""
+    if one.difference is None:
+        return ""
+    unit = " points" if one.unit == " %" else one.unit
+    return f"{'+' if one.difference >= 0 else ''}{number(one.difference)}{unit}"
 
 
 def cost(record: ClaimRecord) -> str:

@@ -189,7 +189,10 @@ def test_rows_of_the_table(done: Path) -> None:
     raises, *_, direction, _wrong = load_claims(done)
     assert rows(raises)[0][:2] == ("planted_raises", "crashed")
     assert "not today" in rows(raises)[0][2]
-    assert rows(direction)[0][1:5] == ("holds in direction only", "figure", "10 ×", "30 ×")
+    assert rows(direction)[0][1:6] == ("holds in direction only", "figure", "10 ×", "30 ×", "+20 ×")
+    percentage = direction.quantities[0].model_copy(update={"unit": " %"})
+    (row,) = rows(direction.model_copy(update={"quantities": [percentage]}))
+    assert row[3:6] == ("10 %", "30 %", "+20 points"), "20 % more would be 12"
     unsure = direction.quantities[0].model_copy(update={"low": 11.0, "sure": False, "published": None})
     (row,) = rows(direction.model_copy(update={"quantities": [unsure], "shared_s": 12.4}))
     assert row[3:5] == ("in words", "30 × (11 to 30), not surely")
