@@ -34,7 +34,9 @@ def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*header, box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in header:
+        table.add_column(name, overflow="fold")  # a name that is cut cannot be copied
     for row in rows:
         table.add_row(*row)
     Console().print(table, markup=False)
