@@ -137,7 +137,8 @@ def without_loss(setting: Setting, settings: Sequence[Setting]) -> Sentence:
     real = _real(setting, settings)
     if real is None:
         if exact is None:
-            return Sentence(f"{loss} nothing can be named: no exact variant has a ratio, and no distance was measured.")
+            nothing = "no exact variant was timed here, nor on captured input beside a distance"
+            return Sentence(f"{loss} nothing can be named: {nothing}.")
         known = f"only exact variants can be named: {exact.label} {setting.where(exact.length)}"
         unmeasured = "on captured input no distance was measured beside a time"
         return Sentence(f"{loss} {known}; {unmeasured}.", (exact,), pick=exact.label)
