@@ -5,9 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+EDGES = 3
+"""Columns of the terminal that a table's rules and margins take, for each of its columns."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, for machines.")
 
@@ -25,21 +31,40 @@ def echo_json(value: Any) -> None:
 
 
 def echo_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table that fits a terminal; tab-separated and uncut elsewhere, for cut and grep."""
+    """A table that fits a terminal; tab-separated and as it is elsewhere, for cut and grep."""
     if not sys.stdout.isatty():
         for row in (header, *rows):
             click.echo("\t".join(row))
         return
-    from rich import box
     from rich.console import Console
+
+    console = Console()
+    console.print(fitted(header, rows, console.width), markup=False)
+
+
+def fitted(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
+    """The table for a terminal of `width` columns: without what is empty in every row; folded, so that nothing is cut.
+
+    Words of the header and the names in the first column stay whole where there is room for that.
+    """
+    from rich import box
     from rich.table import Table
 
+    told = [column for column in range(len(header)) if not rows or any(row[column] for row in rows)]
+    least = [_longest_word([header[column]]) for column in told]
+    least[0] = max(least[0], min(_longest_word([row[told[0]] for row in rows]), width // 3))
+    if sum(least) + EDGES * (len(told) + 1) > width:
+        least = [1] * len(told)
     table = Table(box=box.SIMPLE_HEAD)
-    for name in header:
-        table.add_column(name, overflow="fold")  # a name that is cut cannot be copied
+    for column, room in zip(told, least, strict=True):
+        table.add_column(header[column], overflow="fold", min_width=room)
     for row in rows:
-        table.add_row(*row)
-    Console().print(table, markup=False)
+        table.add_row(*(row[column] for column in told))
+    return table
+
+
+def _longest_word(texts: Sequence[str]) -> int:
+    return max((len(word) for text in texts for word in text.split()), default=1)
 
 
 def whole_number(key: str, text: str) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..results.claim_record import ClaimRecord, Quantity
 from ..results.claims import ClaimFolder, load_claims
 from ..results.store import ResultsWarning
+from .words import plural
 
 HEADER = ("claim", "verdict", "figure", "published", "measured", "difference", "cost")
 
@@ -81,7 +82,9 @@ def summary(records: Sequence[ClaimRecord]) -> str:
     """E.g. `9 claims: 5 holds, 4 does not hold; 120 s`."""
     counts = Counter(word(record) for record in records)
     told = ", ".join(f"{count} × {what}" for what, count in counts.most_common())
-    return f"{len(records)} claims: {told or 'none'}. In all {sum(record.wall_s for record in records):.0f} s."
+    return (
+        f"{plural(len(records), 'claim')}: {told or 'none'}. In all {sum(record.wall_s for record in records):.0f} s."
+    )
 
 
 def as_markdown(records: Sequence[ClaimRecord]) -> str:
