@@ -175,7 +175,8 @@ class Host:
             figures = self._call(dropin_model.measure, row["variant"], row["params"])
             keys = figures["keys"] if figures["keys"] is not None else row["budget"]
             window = None if keys is None else max(1, round(keys))
-            beside = {} if window is None else self._call(dropin_model.window, window)
+            counted = figures["keys"] is not None
+            beside = {} if keys is None else self._call(dropin_model.window, keys, counted)
         except Raised as error:
             why = str(error).removeprefix(f"{dropin_model.EXCHANGED} cannot serve this call: ")
             return {"status": "unsupported" if error.refusal else "crashed", "reasons": [why]}

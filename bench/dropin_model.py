@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..variants import registry
-from ..variants.api import Variant, get, make_extras, repeat_heads
+from ..variants.api import Variant, get, repeat_heads
 from ..variants.errors import VariantError
 from ..variants.in_transformers import of_variant, reasons_against, register_function
 from .capture import DEFAULT_MAX_LEN
 from .capture_text import cut
 from .errors import InputsError
-from .fidelity_nulls import chooses_keys
+from .fidelity_nulls import chooses_keys, keys_kept, looked_at, window_size
 from .hf_model import first_line, load, quiet
 
 State = dict[str, Any]
@@ -30,8 +30,6 @@ State = dict[str, Any]
 OWN = "eager"
 """transformers' name for the attention that a model's own code writes out."""
 EXCHANGED = "attnbench:exchanged"
-LOOKED_AT = 64
-"""Queries of the first window at which kept keys are counted, in each layer."""
 ALLOWED_DIFFERENCE = 1e-4
 """Between a model's own attention and plain softmax in float32, over the largest value."""
 
@@ -52,7 +50,7 @@ class Exchange:
         self.calls += 1
         self.causal = causal
         if self.look and self.attn is not None and chooses_keys(self.attn):
-            self.kept.append(_kept(self.attn, q, k, v, causal=causal, scale=scale))
+            self.kept.append(keys_kept(self.attn, q, k, v, causal=causal, scale=scale))
         return self.attend(q, k, v, causal=causal, scale=scale)
 
 
@@ -154,16 +152,22 @@ def uniform(state: State) -> dict[str, Any]:
     return _changed(state, _mean_of_values)
 
 
-def window(state: State, keys: int) -> dict[str, Any]:
-    """The null of a budget: a sliding window of as many keys."""
-    known: dict[int, dict[str, Any]] = state["windows"]
-    if keys not in known:
-        attn = get("sliding_window")
-        assert attn.budget is not None
-        sizes = attn.budget.at(keys, state["exchange"].causal, len(state["ids"][0])) or {}
+def window(state: State, keys: float, counted: bool) -> dict[str, Any]:
+    """The null: a sliding window of as many keys, on average where they were counted, else at a budget of as many."""
+    length, causal = len(state["ids"][0]), state["exchange"].causal
+    budget = get("sliding_window").budget
+    assert budget is not None
+    sizes = (
+        {"window_size": window_size(keys, looked_at(length), length, causal=causal)}
+        if counted
+        else budget.at(int(keys), causal, length)
+    )
+    attn = get("sliding_window", **dict(sizes or {}))
+    known: dict[Variant, dict[str, Any]] = state["windows"]
+    if attn not in known:
         state["exchange"].attn = None
-        known[keys] = _changed(state, of_variant(get("sliding_window", **dict(sizes))))
-    return known[keys]
+        known[attn] = _changed(state, of_variant(attn))
+    return known[attn]
 
 
 def _is_language_model(folder: str) -> bool:
@@ -273,15 +277,6 @@ def _forward(state: State, ids: list[int]) -> Tensor:
             f"{state['name']} cannot run on {len(ids)} tokens of plain text: {first_line(error)}"
         ) from None
     return out
-
-
-def _kept(attn: Variant, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float | None) -> float:
-    """Keys that a query keeps, on average over heads and a sample of rows, by the weights of the definition."""
-    extras: dict[str, Tensor] = {name: x.double() for name, x in make_extras(attn, q, k, v).items()}
-    rows = torch.linspace(0, q.shape[2] - 1, min(q.shape[2], LOOKED_AT)).round().long()
-    keys = repeat_heads(k.double(), q.shape[1])
-    weights = attn.weights(q.double(), keys, causal=causal, scale=attn.default_scale(q, scale), rows=rows, **extras)
-    return float((weights != 0).expand(*q.shape[:2], -1, -1).sum(dim=-1).double().mean())
 
 
 def _mean_of_values(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float | None) -> Tensor:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ENTRIES = 1 << 21
 """Weights held at a time, of each kind: 16 MiB in float64."""
+LOOKED_AT = 64
+"""Queries at which kept keys are counted inside a model, in each layer."""
 FAMILIES = ("sparse", "chunked")
 """Families whose approximations keep some keys and leave out others."""
 
@@ -119,6 +121,36 @@ def nearest(count: Tensor, i: Tensor, j: Tensor, *, causal: bool) -> Tensor:
     last = i if causal else torch.full_like(i, n_k - 1)
     first = torch.minimum((i - reach).clamp(min=0), last - count + 1)
     return (j >= first) & (j < first + count)
+
+
+def keys_kept(attn: Variant, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float | None) -> float:
+    """Keys that a query keeps, on average over batch, heads and `looked_at` rows, by the weights of the definition.
+
+    q (B, H, Nq, D), k and v (B, Hkv, Nk, ·); extras are drawn as for a measurement.
+    """
+    from ..variants.api import make_extras, repeat_heads
+
+    extras: dict[str, Tensor] = {name: x.double() for name, x in make_extras(attn, q, k, v).items()}
+    rows, keys = looked_at(q.shape[2]), repeat_heads(k.double(), q.shape[1])
+    weights = attn.weights(q.double(), keys, causal=causal, scale=attn.default_scale(q, scale), rows=rows, **extras)
+    return float((weights != 0).expand(*q.shape[:2], -1, -1).sum(dim=-1).double().mean())
+
+
+def looked_at(length: int) -> Tensor:
+    """At most LOOKED_AT of the query positions, from the first to the last: (R,)."""
+    return torch.linspace(0, length - 1, min(length, LOOKED_AT)).round().long()
+
+
+def window_size(keys: float, rows: Tensor, length: int, *, causal: bool) -> int:
+    """The `window_size` of the sliding window whose queries `rows` (R,) see, on average, the nearest to `keys` keys.
+
+    Queries near an end see fewer: a window of 128 tokens keeps 112 on average over 512, and one of 112 would keep 100.
+    """
+    sizes = torch.arange(1, length + 1)[:, None]
+    i = rows.cpu()[None, :]
+    last = i if causal else (i + sizes - 1).clamp(max=length - 1)
+    seen = (last - (i - sizes + 1).clamp(min=0) + 1).double().mean(dim=1)  # (length,)
+    return int((seen - keys).abs().argmin()) + 1
 
 
 def highest(count: Tensor, p: Tensor) -> Tensor:

@@ -121,6 +121,7 @@ def test_perplexities_are_those_of_the_model(language_model: Path, measured: Cal
     assert window["perplexity"] == pytest.approx(due[1], rel=1e-3)
     assert 0 < window["next_token_agreement"] < 1
     assert 5 < window["keys"] < 6, "the first queries see fewer"
+    assert window["perplexity_window"] == pytest.approx(window["perplexity"]), "a window is its own null"
     top = records["topk"]
     assert top["params"]["top_k"] == 6
     assert top["window_keys"] == round(top["keys"])

@@ -14,7 +14,7 @@ from attnbench.bench.distributions import draw
 from attnbench.bench.distributions.realise import Drawn
 from attnbench.bench.distributions.shape import Shape
 from attnbench.bench.fidelity import fidelity, relative_error
-from attnbench.bench.fidelity_nulls import Kept, as_fields, chooses_keys, highest, kept, nearest
+from attnbench.bench.fidelity_nulls import Kept, as_fields, chooses_keys, highest, kept, nearest, window_size
 from attnbench.variants.api import Variant, VariantError, make_extras
 
 N = 192
@@ -139,6 +139,19 @@ def test_nearest_keys_by_hand() -> None:
         if count <= 5:
             past = nearest(wanted[:, :, 4:], i[4:], j, causal=True)[0, 0]
             assert all(past[row].nonzero()[:, 0].tolist() == list(range(row + 5 - count, row + 5)) for row in range(5))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_window_of_as_many_keys_is_found(causal: bool) -> None:
+    """By counting what the variant itself keeps, over all queries and over some: no smaller one, as a budget gives."""
+    drawn = inputs(n=48)
+    for rows in (torch.arange(48), torch.tensor([0, 5, 20, 47])):
+        for size in (1, 7, 16, 40):
+            keys = measure(attnbench.get("sliding_window", window_size=size), drawn, causal, rows).keys
+            assert window_size(keys, rows, 48, causal=causal) == size
+    everything = torch.arange(48)
+    assert window_size(1000, everything, 48, causal=causal) == 48
+    assert window_size(0, everything, 48, causal=causal) == 1
 
 
 def test_highest_keys_by_hand() -> None:
