@@ -79,6 +79,7 @@ def write(runs: Sequence[str | Path], out: Path | None = None) -> Report:
     context = _content(loaded, ordered, sentences, warnings)
     context["outlooks"] = outlook.outlooks(ordered[:MOST_TABLES], fits)
     context |= {"tasks": tasks, "task_columns": training.COLUMNS, "dropins": dropins.dropins(dropin_records, entries)}
+    context["recalled"] = tables.recalled(ordered)
     context |= {"claims": claim_records, "telling": claims}
     context["figures"] = [path.relative_to(folder).as_posix() for path in figures if path.suffix == ".png"]
     context["still"] = [{"title": name, "address": page.still(path)} for name, path in _stills(figures)]

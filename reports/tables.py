@@ -8,6 +8,15 @@ from dataclasses import dataclass
 from .settings import REFERENCE, Entry, Setting, captured
 from .words import NONE, capital, count, digits, interval, percent, plural, seconds, seconds_interval, size
 
+LOADS = {
+    "recall_32": "32 pairs",
+    "recall_64": "64 pairs",
+    "recall_128": "128 pairs",
+    "recall_256": "256 pairs",
+    "recall_32_rewritten": "32 pairs, 16 of them rewritten",
+}
+"""Fields of a record that the recall probe fills, and what it was asked there."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -174,6 +183,38 @@ def _label_rank(label: str, setting: Setting, length: int) -> tuple[int, float, 
         return _rank(found[0], setting, length)
     some = any(entry.timed for entry in setting.entries if entry.label == label)
     return (3 if some else 4, 0.0, label)
+
+
+# -- recall ------------------------------------------------------------------------------------------------------------
+
+
+def recalled(settings: Sequence[Setting]) -> Table | None:
+    """What each variant recalls without training, the most of the largest load first; None where nothing was asked.
+
+    A row for each variant: the probe is asked once in a run, and all its records hold what came of it.
+    """
+    found: dict[str, Entry] = {}
+    for entry in (entry for setting in settings for entry in setting.entries):
+        if any(getattr(entry.record, name) is not None for name in LOADS):
+            found.setdefault(entry.label, entry)
+    columns = {name: words for name, words in LOADS.items() if any(_share(e, name) is not None for e in found.values())}
+    if not columns:
+        return None
+    write_once = [name for name in reversed(columns) if "rewritten" not in name] or list(columns)
+
+    def rank(entry: Entry) -> tuple[list[float], str]:
+        return [-(_share(entry, name) or 0.0) for name in write_once], entry.label
+
+    rows = [
+        Row(entry, tuple(Cell(NONE if (x := _share(entry, name)) is None else f"{x * 100:.0f} %") for name in columns))
+        for entry in sorted(found.values(), key=rank)
+    ]
+    return Table("Of random pairs, the share whose key brings back the value", tuple(columns.values()), tuple(rows))
+
+
+def _share(entry: Entry, name: str) -> float | None:
+    share: float | None = getattr(entry.record, name)
+    return share
 
 
 # -- sampling ----------------------------------------------------------------------------------------------------------

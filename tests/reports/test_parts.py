@@ -139,6 +139,25 @@ def test_trained_tasks_are_summed_up_and_drawn(tmp_path: Path) -> None:
     assert "| performer | 50 %" in report.markdown.read_text(encoding="utf-8")
 
 
+def test_recall_without_training_is_a_table_with_a_row_for_each_variant(tmp_path: Path) -> None:
+    records = synthetic.budgets()
+    report = write([synthetic.write(tmp_path / "sweep", records)])
+    text = report.markdown.read_text(encoding="utf-8")
+    part = text[text.index("## Recall without training") :].partition("\n## ")[0]
+    rows = [line.split(" | ") for line in part.splitlines() if "%" in line]
+    assert [[cell.strip(" |") for cell in row[2:]] for row in rows] == [
+        ["100 %", "100 %"],
+        ["100 %", "50 %"],
+        ["50 %", "25 %"],
+        ["25 %", "12 %"],
+    ]
+    assert "32 pairs | 64 pairs |" in part, "loads that nobody was asked have no column"
+    assert "128 pairs" not in part
+    silent = [record.model_copy(update={"recall_32": None, "recall_64": None}) for record in records]
+    other = write([synthetic.write(tmp_path / "silent", silent)])
+    assert "Recall without training" not in other.markdown.read_text(encoding="utf-8")
+
+
 def test_tasks_alone_are_no_report(tmp_path: Path) -> None:
     with pytest.raises(ReportsError, match="trained tasks only; name the run of a sweep beside them"):
         write([synthetic.write_tasks(tmp_path / "tasks", [synthetic.task("sdpa")])])
