@@ -58,7 +58,11 @@ def list_tasks(as_json: bool) -> None:
 
 @tasks.command("run")
 @click.argument("config", required=False, metavar="[CONFIG.toml]")
-@click.option("--preset", metavar="NAME", help="smoke, standard or paper; smoke by default.")
+@click.option(
+    "--preset",
+    metavar="NAME",
+    help="smoke (minutes on two cores), standard (hours) or paper (days on a GPU); smoke by default.",
+)
 @click.option("--tasks", metavar="T,…", help="Names, with parameters or settings: mqar(kv_pairs=4,seq_len=32).")
 @click.option("--variants", metavar="A,B(x=1)", help="Names with parameters, or all.")
 @click.option("--sizes", metavar="HOW", help="scaled: windows, chunks, … shrink with the length; or own.")
