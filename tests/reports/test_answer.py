@@ -196,7 +196,7 @@ def test_without_an_exact_variant_no_ratio_is_claimed(tmp_path: Path) -> None:
     records = [synthetic.record("linear_elu", 1024, time_s=0.01, time_s_low=0.01, time_s_high=0.01, peak_bytes=10)]
     exact, lossless, _, pays = said(tmp_path, records)
     assert "none was asked for" in exact.text
-    assert "nothing can be named" in lossless.text
+    assert "nothing can be named: no exact variant was timed here, nor on captured input" in lossless.text
     assert "no exact variant was timed beside it" in pays.text
     assert "times" not in exact.text + pays.text
 
