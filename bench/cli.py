@@ -47,6 +47,8 @@ class Sentences(click.Group):
         except (ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO) and error.filename is None:
                 raise Refusal(f"the answer could not be written: {error.strerror}") from None
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+                raise Refusal(f"{str(error.filename)[:40]}… is too long for the name of a file") from None
             if not _is_refusal(error):
                 raise
             raise Refusal(str(error)) from None

@@ -30,6 +30,8 @@ State = dict[str, Any]
 OWN = "eager"
 """transformers' name for the attention that a model's own code writes out."""
 EXCHANGED = "attnbench:exchanged"
+LARGEST_LOSS = 230.0
+"""Of a token, in nats: the perplexity of more is no figure, and a record does not hold it."""
 ALLOWED_DIFFERENCE = 1e-4
 """Between a model's own attention and plain softmax in float32, over the largest value."""
 
@@ -296,7 +298,7 @@ def _no_such_form(attn: Variant, causal: bool) -> list[str]:
 
 
 def _perplexity(loss: float) -> float:
-    return math.exp(loss) if loss < 700 else math.inf
+    return math.exp(loss) if loss < LARGEST_LOSS else math.inf
 
 
 def _finite(value: float) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from ..results.record import Record
 from ..results.store import plain_columns
@@ -40,9 +40,18 @@ def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
     whole = [
         name
         for name, field in Record.model_fields.items()
-        if name in table.columns and re.fullmatch(r"int( \| None)?|<class 'int'>", str(field.annotation))
+        if name in table.columns and _plain(field.annotation) <= {int, type(None)}
     ]
     return table.astype(dict.fromkeys(whole, "Int64"))
+
+
+def _plain(annotation: Any) -> set[Any]:
+    """The types of a field, without the bounds of its numbers."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*(_plain(one) for one in get_args(annotation)))
+    return {annotation}
 
 
 def _unwritable(path: str | Path, error: OSError) -> ReportsError:

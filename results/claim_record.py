@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from .bounds import Duration
 from .record import digest
 
 SCHEMA_VERSION = 1
@@ -81,9 +82,9 @@ class ClaimRecord(BaseModel):
     quantities: list[Quantity] = []
     runs: list[str] = []
     """Folders below this one that hold the sweeps or trainings that the figures come from."""
-    wall_s: float
+    wall_s: Duration
     """Cost: time spent on this claim. Runs that an earlier claim paid for are not in it."""
-    shared_s: float = 0.0
+    shared_s: Duration = 0.0
     """Time of the runs that an earlier claim paid for and this one reads."""
     machine: str
     started_at: str

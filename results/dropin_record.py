@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
+from .bounds import Duration, Figure, Share, Signed, Size
 from .errors import ResultsError
 from .record import digest
 from .store import RUN, ResultsWarning
@@ -42,9 +43,9 @@ class DropinRecord(BaseModel):
     weights_sha256: str
     text: str
     text_sha256: str
-    seq_len: int = Field(ge=1)
+    seq_len: Size
     """Tokens of each window of the text."""
-    windows: int = Field(ge=1)
+    windows: Size
     """Pieces of the text, spread evenly over it: each is read alone."""
     causal: bool
     metric: Literal["embedding", "perplexity"]
@@ -55,10 +56,10 @@ class DropinRecord(BaseModel):
     params: dict[str, JsonValue]
     family: str
     kind: str
-    budget: int | None = None
+    budget: Size | None = None
     """Keys, landmarks or features for each query, where the parameters were chosen for a budget."""
     budget_unit: str | None = None
-    keys: float | None = None
+    keys: Figure | None = None
     """Keys that a query keeps in this model, of variants that keep some: mean over layers, heads and queries of the
     first window."""
 
@@ -67,47 +68,47 @@ class DropinRecord(BaseModel):
     reasons: list[str] = []
 
     # embeddings: the mean over a window's last hidden states, as one unit vector
-    embedding_cosine: float | None = None
+    embedding_cosine: Signed | None = None
     """Between a window's embedding by the original and by the changed model: the mean over windows."""
-    embedding_cosine_low: float | None = None
+    embedding_cosine_low: Signed | None = None
     """That of the window that changed most."""
-    ranking_agreement: float | None = None
+    ranking_agreement: Signed | None = None
     """Kendall's tau between the original's ranking of all other windows by their similarity to one, and the changed
     model's: the mean over windows. 1 is the same order, 0 none."""
-    top1_agreement: float | None = None
+    top1_agreement: Share | None = None
     """Share of windows whose nearest other window stays the same."""
-    top10_overlap: float | None = None
+    top10_overlap: Share | None = None
     """Share of a window's ten nearest that stay among them; where there are more than twenty others."""
     # a causal language model
-    perplexity: float | None = None
+    perplexity: Figure | None = None
     """exp of the mean loss over all tokens but each window's first."""
-    perplexity_original: float | None = None
-    next_token_agreement: float | None = None
+    perplexity_original: Figure | None = None
+    next_token_agreement: Share | None = None
     """Share of places where the likeliest next token stays the same."""
 
     # the nulls: the same model and text, every layer's attention replaced
-    embedding_cosine_uniform: float | None = None
+    embedding_cosine_uniform: Signed | None = None
     """By the plain mean of the values that a query may see."""
-    ranking_agreement_uniform: float | None = None
-    top1_agreement_uniform: float | None = None
-    top10_overlap_uniform: float | None = None
-    perplexity_uniform: float | None = None
-    next_token_agreement_uniform: float | None = None
-    window_keys: int | None = None
+    ranking_agreement_uniform: Signed | None = None
+    top1_agreement_uniform: Share | None = None
+    top10_overlap_uniform: Share | None = None
+    perplexity_uniform: Figure | None = None
+    next_token_agreement_uniform: Share | None = None
+    window_keys: Size | None = None
     """Keys of the window that stands beside it: `keys`, or the budget of variants that keep none."""
-    embedding_cosine_window: float | None = None
+    embedding_cosine_window: Signed | None = None
     """By a sliding window of `window_keys`."""
-    ranking_agreement_window: float | None = None
-    top1_agreement_window: float | None = None
-    top10_overlap_window: float | None = None
-    perplexity_window: float | None = None
-    next_token_agreement_window: float | None = None
+    ranking_agreement_window: Signed | None = None
+    top1_agreement_window: Share | None = None
+    top10_overlap_window: Share | None = None
+    perplexity_window: Figure | None = None
+    next_token_agreement_window: Share | None = None
 
     machine: str
     """Fingerprint of the machine and its libraries; `run.json` spells it out."""
     started_at: str
     """UTC, ISO 8601."""
-    wall_s: float | None = None
+    wall_s: Duration | None = None
     """All time spent on it, compilation included: no measurement of speed."""
 
     @property

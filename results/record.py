@@ -11,9 +11,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import BaseModel, ConfigDict, JsonValue, field_validator
 
 from .batch_spec import canonical
+from .bounds import Count, Duration, Figure, Ratio, Share, Signed, Size, Time
 
 SCHEMA_VERSION = 1
 
@@ -66,16 +67,16 @@ class Record(BaseModel):
     params: dict[str, JsonValue]
     mode: Literal["forward", "train", "decode"]
     causal: bool
-    batch: int = Field(ge=1)
-    heads: int = Field(ge=1)
-    kv_heads: int = Field(ge=1)
-    n_q: int = Field(ge=1)
-    n_k: int = Field(ge=1)
+    batch: Size
+    heads: Size
+    kv_heads: Size
+    n_q: Size
+    n_k: Size
     """Keys that the last query sees; when decoding, that of the new token included."""
-    head_dim: int = Field(ge=1)
+    head_dim: Size
     dtype: str
     device: str
-    threads: int = Field(ge=1)
+    threads: Size
     compiled: bool
     inputs: str
     """Name of the input distribution, or `captured` / `captured:FILE` for a real model's q, k, v."""
@@ -87,8 +88,8 @@ class Record(BaseModel):
     # about the variant
     family: str | None = None
     kind: str | None = None
-    declared_time_exponent: float | None = None
-    declared_memory_exponent: float | None = None
+    declared_time_exponent: Signed | None = None
+    declared_memory_exponent: Signed | None = None
 
     # outcome
     status: Status
@@ -96,115 +97,115 @@ class Record(BaseModel):
     """Why there is no figure, in words; or what a reader of the figure must know."""
 
     # time
-    time_s: float | None = None
+    time_s: Time | None = None
     """Median over rounds of the time of one call."""
-    time_s_low: float | None = None
-    time_s_high: float | None = None
+    time_s_low: Time | None = None
+    time_s_high: Time | None = None
     """95 % interval of the median."""
-    samples_s: list[float] | None = None
+    samples_s: list[Time] | None = None
     """Time of one call in each round, in the order of rounds, counted from round 0: pair them by index."""
-    calls_per_sample: int | None = None
-    processes: int | None = None
+    calls_per_sample: Size | None = None
+    processes: Size | None = None
     """How many processes took the samples, one after the other: see `processes` in bench/config.py."""
     stopped_by: Literal["precision", "time", "rounds"] | None = None
     """Why sampling ended: the interval was as narrow as asked, or the case's time or the rounds were used up."""
-    warmup_s: float | None = None
-    compile_s: float | None = None
+    warmup_s: Duration | None = None
+    compile_s: Duration | None = None
     """Time of the first call of a variant that compiles or was compiled, less one steady call."""
-    graph_breaks: int | None = None
+    graph_breaks: Count | None = None
     """How often torch.compile left its graph and went on in plain Python, where the case is compiled."""
     baseline: str | None = None
     """The variant that `ratio` divides by: the fastest exact one of the group."""
-    ratio: float | None = None
+    ratio: Ratio | None = None
     """Median over rounds of this variant's time over the baseline's in the same round. Below 1 is faster."""
-    ratio_low: float | None = None
-    ratio_high: float | None = None
-    handover_s: float | None = None
+    ratio_low: Ratio | None = None
+    ratio_high: Ratio | None = None
+    handover_s: Duration | None = None
     """Of several threads: median over rounds, right after each turn, of the time in which they add 32768 numbers each,
     which is little work and one handover. Where it differs between runs, so do calls of many small operations."""
-    tokens_per_s: float | None = None
+    tokens_per_s: Figure | None = None
     """batch · n_q / time_s."""
     batch_calls: list[str] | None = None
     """Of a batch of unlike requests: the calls that one measured call is made of, such as `forward 2q2k`,
     `decode 32q1s1k`; or the one `varlen` call over packed sequences."""
 
     # memory
-    peak_bytes: int | None = None
+    peak_bytes: Count | None = None
     """Most bytes that the allocator held during one call, above what was there before it."""
-    peak_rss_bytes: int | None = None
+    peak_rss_bytes: Count | None = None
     """Growth of the resident high-water mark during one call (CPU): sees scratch memory that the allocator does not."""
-    state_bytes: int | None = None
+    state_bytes: Count | None = None
     """What decoding keeps after a prompt of this length: keys and values of a cache, or sums of a fixed size."""
 
     # work
-    flops: int | None = None
+    flops: Count | None = None
     """Operations of matrix products that the call really did, where torch's counter sees them all."""
-    flops_needed: int | None = None
+    flops_needed: Count | None = None
     """Operations that the definition needs; 3.5 times the forward's when training, the last token's when decoding."""
-    bytes_needed: int | None = None
+    bytes_needed: Count | None = None
     """Of a batch of unlike requests: one pass over inputs, outputs and what decode steps read of their states."""
-    ceiling_share: float | None = None
+    ceiling_share: Figure | None = None
     """The least time that this machine's measured ceilings allow for flops_needed and the inputs and outputs, over
     time_s."""
 
     # accuracy: the implementation against its own definition
-    error: float | None = None
+    error: Figure | None = None
     """Largest difference from the definition in float64, over its largest value; the worst of output and gradients."""
-    error_allowed: float | None = None
+    error_allowed: Figure | None = None
     error_of: str | None = None
     """Which tensor `error` is of: out, dq, dk, dv or the gradient of an extra."""
-    checked_rows: int | None = None
+    checked_rows: Count | None = None
     """How many query rows were compared."""
 
     # accuracy: an approximate variant against softmax attention on these inputs
-    fidelity_error: float | None = None
+    fidelity_error: Figure | None = None
     """‖out - softmax‖ / ‖softmax‖ over the checked rows."""
-    fidelity_cosine: float | None = None
+    fidelity_cosine: Signed | None = None
     """Mean over rows of the cosine between output and softmax attention's."""
-    fidelity_error_uniform: float | None = None
+    fidelity_error_uniform: Figure | None = None
     """The null: fidelity_error of giving every query the plain mean of the values it may see."""
-    fidelity_keys: float | None = None
+    fidelity_keys: Figure | None = None
     """Keys that a query keeps, on average, of a variant that keeps some and leaves out others: its budget."""
-    fidelity_mass: float | None = None
+    fidelity_mass: Figure | None = None
     """Mass of softmax attention on the keys that are kept."""
-    fidelity_mass_window: float | None = None
+    fidelity_mass_window: Figure | None = None
     """The null: that of as many nearest keys."""
-    fidelity_mass_oracle: float | None = None
+    fidelity_mass_oracle: Figure | None = None
     """That of as many keys with the highest scores: the most there is."""
-    fidelity_error_window: float | None = None
+    fidelity_error_window: Figure | None = None
     """The null: fidelity_error of softmax over as many nearest keys."""
-    fidelity_error_oracle: float | None = None
+    fidelity_error_oracle: Figure | None = None
     """fidelity_error of softmax over as many keys with the highest scores."""
 
-    budget: int | None = None
+    budget: Size | None = None
     """Keys, landmarks or features for each query, where the parameters were chosen for a budget; see `budget_unit`."""
     budget_unit: str | None = None
 
     # accuracy: what the variant recalls without training, the same in all its records: see bench/recall.py
-    recall_32: float | None = None
+    recall_32: Share | None = None
     """Share of 32 pairs of random keys and values whose value the key brings back, by the definition, in one head of 64
     dimensions."""
-    recall_64: float | None = None
-    recall_128: float | None = None
-    recall_256: float | None = None
-    recall_32_rewritten: float | None = None
+    recall_64: Share | None = None
+    recall_128: Share | None = None
+    recall_256: Share | None = None
+    recall_32_rewritten: Share | None = None
     """The same of 32 pairs of which 16 were written a second time, with new values that count alone."""
     recall_why_not: str | None = None
     """Why it was not asked, or gave no answer."""
 
     # what softmax attention on these inputs is like: see results/distributions.py
-    inputs_effective_keys: float | None = None
+    inputs_effective_keys: Figure | None = None
     """exp of the mean entropy of a query's weights."""
-    inputs_mass_first: float | None = None
-    inputs_mass_local: float | None = None
+    inputs_mass_first: Figure | None = None
+    inputs_mass_local: Figure | None = None
     """Mass on keys nearer than 64."""
-    inputs_mass_hitters: float | None = None
+    inputs_mass_hitters: Figure | None = None
     """Mass on a head's 20 keys with the most, the first left out."""
-    inputs_mass_top: float | None = None
+    inputs_mass_top: Figure | None = None
     """Mass on each query's 64 highest."""
-    inputs_mass_planted: float | None = None
+    inputs_mass_planted: Figure | None = None
     """Mass on the keys that a drawn distribution has planted for each query."""
-    inputs_key_rank: float | None = None
+    inputs_key_rank: Figure | None = None
     """Directions that hold 90 % of the keys' variance."""
     inputs_strengths: dict[str, float] | None = None
     """By which factor each part of the scores counts, where they were fitted to target statistics."""
@@ -215,7 +216,7 @@ class Record(BaseModel):
     """Fingerprint of the machine and its libraries; `run.json` spells it out."""
     started_at: str
     """UTC, ISO 8601."""
-    wall_s: float | None = None
+    wall_s: Duration | None = None
     """All time spent on the case: check, warm-up, samples, memory."""
 
     @field_validator("requests")

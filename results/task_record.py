@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from .bounds import LARGEST_COUNT, Count, Duration, Figure, Share, Size
 from .record import digest
 
 TASK_SCHEMA_VERSION = 1
@@ -48,14 +49,14 @@ class CurvePoint(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, strict=True)
 
-    step: int = Field(ge=0)
-    tokens: int = Field(ge=0)
+    step: Count
+    tokens: Count
     """Tokens trained on so far."""
-    wall_s: float = Field(ge=0)
+    wall_s: Duration
     """Seconds of training so far, evaluations not counted. After a resume it goes on from the checkpoint's."""
-    loss: float | None
+    loss: Figure | None
     """Mean training loss, in nats a scored token, since the point before; null at step 0 and where it is not finite."""
-    value: float | None
+    value: Figure | None
     """The metric on the validation set."""
 
 
@@ -64,11 +65,11 @@ class Reach(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, strict=True)
 
-    nearest: int = Field(ge=0)
-    farthest: int = Field(ge=0)
+    nearest: Count
+    farthest: Count
     """Tokens from what is asked for to where it is asked, both ends counted in."""
-    answers: int = Field(ge=1)
-    accuracy: float
+    answers: Size
+    accuracy: Share
 
 
 class TaskRecord(BaseModel):
@@ -86,21 +87,21 @@ class TaskRecord(BaseModel):
     """What the task's generator was given besides the length and the vocabulary; for a text, its name and hash."""
     variant: str
     params: dict[str, JsonValue]
-    seq_len: int = Field(ge=1)
-    vocab: int = Field(ge=2)
-    d_model: int = Field(ge=1)
-    layers: int = Field(ge=1)
-    heads: int = Field(ge=1)
+    seq_len: Size
+    vocab: int = Field(ge=2, le=LARGEST_COUNT)
+    d_model: Size
+    layers: Size
+    heads: Size
     backbone: dict[str, JsonValue]
     """What all variants share besides these: convolution, MLP, positions, optimiser and schedule."""
     lr: float = Field(gt=0)
     seed: int = Field(ge=0)
-    batch: int = Field(ge=1)
+    batch: Size
     budget: dict[str, JsonValue]
     """The most that it may train: `steps`, `tokens` or `train_time_s`; and when it is evaluated, and has mastered."""
     dtype: str
     device: str
-    threads: int = Field(ge=1)
+    threads: Size
 
     # about the variant
     spec: str | None = None
@@ -113,34 +114,34 @@ class TaskRecord(BaseModel):
     reasons: list[str] = []
     """Why there is no value, in words; or what a reader of it must know."""
     metric: Metric
-    value: float | None = None
+    value: Figure | None = None
     """The metric on the test set, which neither stopped the training nor chose anything. Accuracy is a share of 1."""
-    chance: float | None = None
+    chance: Share | None = None
     """What guessing gives; null for bits per byte."""
     reach: list[Reach] = []
     """`value` by how far back what is asked for lies, where the task has such a distance."""
     curve: list[CurvePoint] = []
-    steps: int = Field(default=0, ge=0)
+    steps: Count = 0
     """Steps trained."""
     mastered: bool = False
     """The metric on the validation set reached the threshold in `budget`."""
-    mastered_at: int | None = None
+    mastered_at: Count | None = None
     """The step of the first evaluation at which it did."""
     stopped_by: Literal["mastery", "steps", "tokens", "time"] | None = None
-    parameters: int | None = None
+    parameters: Count | None = None
     """Trained numbers of the whole model."""
-    variant_parameters: int | None = None
+    variant_parameters: Count | None = None
     """Those of them that make the variant's extra inputs: gates, write strengths."""
-    state_bytes: int | None = None
+    state_bytes: Count | None = None
     """What decoding keeps of one sequence of `seq_len` tokens, summed over layers; null without a decode form. The
     backbone's own state, the last inputs of its convolutions, is the same for all and is not in it."""
 
     # conditions
-    wall_s: float | None = None
+    wall_s: Duration | None = None
     """All time of it: starting, training, evaluations; of a resumed one what its checkpoint had seen, too."""
-    jobs: int = Field(default=1, ge=1)
+    jobs: Size = 1
     """How many trainings shared the machine: times of more than one are contended."""
-    resumes: int = Field(default=0, ge=0)
+    resumes: Count = 0
     """How often it went on from a checkpoint."""
     machine: str
     """Fingerprint of the machine and its libraries; `run.json` spells it out."""

@@ -169,6 +169,11 @@ def test_what_is_no_run(cli: Callable[..., Any], tmp_path: Path, command: str) -
     refused(cli(*args, tmp_path), "run.json is broken")
 
 
+@pytest.mark.parametrize("args", [("report",), ("recommend", "--seq-len", "64")])
+def test_a_name_that_no_file_can_have(cli: Callable[..., Any], args: tuple[str, ...]) -> None:
+    refused(cli(*args, "a" * 5000), "aaaa… is too long for the name of a file")
+
+
 def test_a_result_file_that_cannot_be_read(cli: Callable[..., Any], tmp_path: Path) -> None:
     assert cli("run", *FAST, "--variants", "naive", "--seq-lens", "16", "--out", tmp_path / "run").code == 0
     (tmp_path / "run" / "results.jsonl").unlink()

@@ -114,6 +114,39 @@ def test_foreign_lines_are_skipped_with_a_warning(folder: RunFolder, line: bytes
         assert len(list(folder.records())) == 1
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"time_s": -1.0, "samples_s": [1.0]},
+        {"time_s": 1.0, "samples_s": [1.0, 0.0]},
+        {"time_s": 5e-324},
+        {"time_s": 1e308},
+        {"ratio": 0.0},
+        {"peak_bytes": -5},
+        {"peak_bytes": 10**400},
+        {"n_k": 10**30},
+        {"recall_64": 7.0},
+        {"fidelity_error": 1e308},
+    ],
+    ids=str,
+)
+def test_numbers_that_nothing_can_measure_are_a_foreign_line(folder: RunFolder, change: dict[str, object]) -> None:
+    """A report divides by times and takes logarithms of bytes: such a line must not come so far."""
+    folder.append([make_record()])
+    strange = json.loads(make_record(n_k=128, n_q=128).model_dump_json()) | change
+    with (folder.path / "results.jsonl").open("a") as file:
+        file.write(json.dumps(strange) + "\n")
+    with pytest.warns(ResultsWarning, match=f"line 2 skipped: {next(iter(change))}|line 2 skipped: samples_s"):
+        assert list(folder.records()) == [make_record()]
+
+
+def test_a_run_of_a_number_of_cases_that_no_run_has_is_broken(folder: RunFolder) -> None:
+    path = folder.path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"cases": 10**400}))
+    with pytest.raises(ResultsError, match="is broken: cases"):
+        folder.run()
+
+
 def test_a_line_separator_inside_a_string_does_not_tear_a_record(folder: RunFolder) -> None:
     record = make_record(reasons=["a\u2028b\x85c\x0bd"])
     folder.append([record])
