@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..results import growth
+from ..results.bounds import LARGEST_COUNT
 from ..results.derived import Figure
 from ..results.record import Record
 from ..results.series import Series, baseline_of, ratio_between, setting_of
@@ -60,6 +61,8 @@ class Accuracy:
     source: str
     ids: tuple[str, ...]
     """Of records, or of trained tasks."""
+    length: int | None = None
+    """Tokens at which it was measured, where it depends on them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,19 +224,29 @@ def recall_of(evidence: Evidence, identity: str, load: int) -> Accuracy | None:
         for record in run.records:
             value = getattr(record, f"recall_{load}", None)
             if value is not None and identity_of(record) == identity:
-                spread = 1.96 * math.sqrt(value * (1 - value) / PROBED)
                 source = f"recall probe, {load} pairs, untrained"
-                return Accuracy(value, max(0.0, value - spread), min(1.0, value + spread), source, (record.case_id,))
+                return Accuracy(value, *_ends(value), source, (record.case_id,))
     return None
+
+
+def _ends(share: float) -> tuple[float, float]:
+    """95 % interval of a share of PROBED answers: Wilson's, which of 256 right ones does not claim that all ever are.
+
+    Wilson 1927, "Probable inference, the law of succession, and statistical inference", JASA 22(158).
+    """
+    z = 1.96
+    middle = (share + z * z / (2 * PROBED)) / (1 + z * z / PROBED)
+    spread = z / (1 + z * z / PROBED) * math.sqrt(share * (1 - share) / PROBED + (z / (2 * PROBED)) ** 2)
+    return min(share, max(0.0, middle - spread)), max(share, min(1.0, middle + spread))
 
 
 def _pairs(task: TaskSummary) -> int:
     pairs = task.records[0].task_params.get("kv_pairs")
-    return pairs if isinstance(pairs, int) and pairs > 0 else 1
+    return pairs if isinstance(pairs, int) and 0 < pairs <= LARGEST_COUNT else 1
 
 
 def fidelity_of(evidence: Evidence, identity: str, question: Question) -> Accuracy | None:
-    """Its distance from softmax attention on the inputs asked for: like masks first, then the longest, then forward."""
+    """Its distance from softmax attention on the inputs asked for: like masks first, then the nearest length."""
     found = [
         record
         for _, record in evidence.records(identity)
@@ -241,13 +254,19 @@ def fidelity_of(evidence: Evidence, identity: str, question: Question) -> Accura
     ]
     if not found:
         return None
-    best = max(found, key=lambda r: (r.causal == question.causal, r.n_k, r.mode == "forward"))
+
+    def likeness(record: Record) -> tuple[bool, float, int, bool]:
+        away = abs(math.log(record.n_k / question.seq_len))
+        return record.causal == question.causal, -away, record.n_k, record.mode == "forward"
+
+    best = max(found, key=likeness)
     assert best.fidelity_error is not None
     mask = "causal" if best.causal else "non-causal"
     null = best.fidelity_error_uniform
     beside = "" if null is None else f"; the plain mean of the values is {percent(null)} away"
     source = f"{input_words(best.inputs, short=True)}, {mask}, {best.n_k:,} tokens{beside}"
-    return Accuracy(best.fidelity_error, best.fidelity_error, best.fidelity_error, source, (best.case_id,))
+    error = best.fidelity_error
+    return Accuracy(error, error, error, source, (best.case_id,), best.n_k)
 
 
 def _named(inputs: str, wanted: str) -> bool:
@@ -272,10 +291,14 @@ def command(evidence: Evidence, question: Question, specs: Iterable[str]) -> str
     return shlex.join(words + _plugins(evidence))
 
 
+CAPTURED = 512
+"""Tokens of the packaged model's capture, which is all that it reaches."""
+
+
 def fidelity_command(evidence: Evidence, question: Question, specs: Iterable[str]) -> str:
     """The command that measures the distance from softmax attention. The packaged capture is of an encoder."""
     real = question.inputs.partition(":")[0] == "captured"
-    options = {"seq-lens": 512 if real else question.seq_len, "modes": "forward", "inputs": question.inputs}
+    options = {"seq-lens": CAPTURED if real else question.seq_len, "modes": "forward", "inputs": question.inputs}
     return shlex.join(_words(specs, options, question.causal and not real) + _plugins(evidence))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from dataclasses import dataclass
 
+from ..results.bounds import LARGEST_COUNT
 from .errors import ReportsError
 from .words import count, percent, size
 
@@ -45,11 +47,12 @@ class Question:
     """For memory; that of the records where it is not given."""
 
     def __post_init__(self) -> None:
-        for name, value in (("seq-len", self.seq_len), ("layers", self.layers), ("batch", self.batch)):
+        counts = {"seq-len": self.seq_len, "layers": self.layers, "batch": self.batch, "threads": self.threads}
+        for name, value in counts.items():
             if value is not None and value < 1:
                 raise ReportsError(f"--{name} must be at least 1, not {value}")
-        if self.threads is not None and self.threads < 1:
-            raise ReportsError(f"--threads must be at least 1, not {self.threads}")
+            if value is not None and value > LARGEST_COUNT:
+                raise ReportsError(f"--{name} must be at most {LARGEST_COUNT}: no record counts further")
         _known("mode", self.mode, MODES)
         if self.dtype is not None:
             _known("dtype", self.dtype, DTYPES)
@@ -62,8 +65,8 @@ class Question:
         for name, share in (("min-recall", self.min_recall), ("attention-share", self.attention_share)):
             if share is not None and not 0 <= share <= 1:
                 raise ReportsError(f"--{name} is a share between 0 and 1, not {share:g}")
-        if self.max_error is not None and not self.max_error >= 0:
-            raise ReportsError(f"--max-error must not be negative, as {self.max_error:g} is")
+        if self.max_error is not None and not 0 <= self.max_error < math.inf:
+            raise ReportsError(f"--max-error must not be negative, and finite, which {self.max_error:g} is not")
         if self.mode == "decode" and not self.causal:
             raise ReportsError("decoding is causal: leave out --no-causal, or ask for another --mode")
 
@@ -94,7 +97,7 @@ class Question:
 def parse_bytes(text: str) -> float:
     """8GiB, 512 MiB, 4GB -> bytes. Raises ReportsError."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?B)\s*", text.upper())
-    if not match or match[2] not in UNITS or not float(match[1]) > 0:
+    if not match or match[2] not in UNITS or not 0 < float(match[1]) <= LARGEST_COUNT:
         raise ReportsError(f"{text!r} is not an amount of memory; write it with its unit, as 8GiB or 512MiB")
     return float(match[1]) * UNITS[match[2]]
 

@@ -15,6 +15,7 @@ from ..results.derived import Figure, estimate
 from ..results.record import Record
 from ..results.statistics import Interval
 from .evidence import (
+    CAPTURED,
     Accuracy,
     Candidate,
     Evidence,
@@ -25,6 +26,7 @@ from .evidence import (
     recall_command,
     recall_of,
 )
+from .phrases import SAME_AS_SOFTMAX
 from .question import Question
 from .words import count, interval, percent, plural, size
 
@@ -170,7 +172,22 @@ def _unknown(
     if question.max_error is not None and candidate.kind == "approximate" and fidelity is None:
         reason = f"its distance from softmax attention was not measured on {question.inputs} inputs"
         return [reason], "fidelity"
+    if question.max_error is not None and fidelity is not None and (length := _too_short(question, fidelity)):
+        reason = (
+            f"at {count(length)} tokens it gives what softmax attention gives ({fidelity.source}): what leaves out "
+            f"nothing there may leave out much at {count(question.seq_len)}"
+        )
+        if not question.inputs.startswith("captured") or length < CAPTURED:
+            return [reason], "fidelity"
+        longer = "; capture a model that reaches further, and name the file: --inputs captured:FILE"
+        return [f"{reason}{longer}"], None
     return [], None
+
+
+def _too_short(question: Question, fidelity: Accuracy) -> int | None:
+    """The length, where no distance was seen and it is shorter than that asked for: a window covers a short text."""
+    short = fidelity.length is not None and fidelity.length < question.seq_len
+    return fidelity.length if short and fidelity.value < SAME_AS_SOFTMAX else None
 
 
 def what_to_run(evidence: Evidence, question: Question, lacks: Lack, specs: Sequence[str]) -> str:
@@ -232,6 +249,11 @@ def _remarks(
         found.append("it may recall less than was asked for: the interval holds the limit")
     if fidelity is not None and question.max_error is None:
         found.append(f"its output is {percent(fidelity.value)} away from softmax attention's ({fidelity.source})")
+    if fidelity is not None and fidelity.length is not None and fidelity.length < question.seq_len:
+        found.append(
+            f"how far it is from softmax attention at {count(question.seq_len)} tokens was not measured: what it "
+            "leaves out may grow with the length"
+        )
     if any(record.status == "incorrect" for _, record in evidence.records(identity)):
         found.append("its implementation is incorrect in another dtype")
     return found
