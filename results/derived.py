@@ -1,4 +1,4 @@
-"""What follows from a run's records: exponents, crossovers, sizes of state, gains. feasible.py adds what fits.
+"""What follows from a run's records: exponents, crossovers, gains. feasible.py adds what fits into a memory.
 
 Each function takes the records of one run, since only what one run measured may be divided; several settings may be
 among them. Every figure names the records that it rests on, and its basis:
@@ -6,7 +6,7 @@ among them. Every figure names the records that it rests on, and its basis:
 - measured: the record is of that very case;
 - fitted: a slope through measured lengths;
 - interpolated: between two measured lengths;
-- extrapolated: beyond them, by the fit of results/growth.py.
+- extrapolated: beyond them, by the fits of results/growth.py.
 """
 
 from __future__ import annotations
@@ -91,32 +91,6 @@ class Crossing:
             return found.words
         high = "never" if math.isinf(self.beyond.high) else f"{self.beyond.high:,.0f}"
         return f"{found.words}; extrapolated {self.beyond.value:,.0f} ({self.beyond.low:,.0f}–{high})"
-
-
-@dataclass(frozen=True)
-class StateSize:
-    """What decoding keeps of one case's past, by length."""
-
-    series: Series
-    bytes_at: Mapping[int, int]
-    exponent: float | None
-    """Slope over the longest TAIL lengths: 0 for a fixed size, 1 for a cache; None for one length."""
-    case_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Derived:
-    """All that follows from one run's records without a question being asked."""
-
-    exponents: tuple[Exponent, ...]
-    crossings: tuple[Crossing, ...]
-    states: tuple[StateSize, ...]
-
-
-def derive(records: Iterable[Record]) -> Derived:
-    """Exponents, crossovers and sizes of state of one run."""
-    records = list(records)
-    return Derived(tuple(exponents(records)), tuple(crossings(records)), tuple(states(records)))
 
 
 # -- exponents ------------------------------------------------------------------------------------------------------
@@ -264,22 +238,6 @@ def _ahead(ratios: Mapping[int, Interval], case_ids: tuple[str, ...]) -> Figure 
 
 def _reference(group: Sequence[Record]) -> Record | None:
     return next((r for r in group if r.variant == REFERENCE and r.status == "ok" and r.time_s), None)
-
-
-# -- state ------------------------------------------------------------------------------------------------------------
-
-
-def states(records: Iterable[Record]) -> list[StateSize]:
-    """What decoding keeps, of every series that recorded it: in decode mode, and of forward calls that can prefill."""
-    found = []
-    for series in split(records):
-        sizes = {n: r.state_bytes for n, r in series.ok.items() if r.state_bytes is not None}
-        if not sizes:
-            continue
-        tail = [n for n in sorted(sizes) if sizes[n] > 0][-TAIL:]
-        slope = scaling_exponent({n: [sizes[n]] for n in tail}).value if len(tail) > 1 else None
-        found.append(StateSize(series, sizes, slope, tuple(series.ok[n].case_id for n in sizes)))
-    return found
 
 
 # -- a whole model --------------------------------------------------------------------------------------------------

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from . import growth
-from .derived import Basis, Figure, figure_of, values_of
+from .derived import Figure, figure_of, values_of
 from .record import Record
 from .series import Series, split
 from .statistics import Interval
@@ -57,25 +57,51 @@ def _longest(series: Series, values: Mapping[int, float], budget: float) -> Feas
     over = next((i for i, n in enumerate(lengths) if values[n] > budget), None)
     if over is not None:
         near = lengths[over - 1 : over + 1]
-        x, y = np.log(near), np.log([values[n] for n in near])
-        at = math.exp(x[0] + (math.log(budget) - y[0]) / (y[1] - y[0]) * (x[1] - x[0]))
-        basis: Basis = "measured" if values[near[0]] == budget else "interpolated"
-        return Feasible(series, budget, figure_of(Interval(at, at, at), basis, series, near), False)
+        if values[near[0]] == budget:
+            at = float(near[0])
+            return Feasible(series, budget, figure_of(Interval(at, at, at), "measured", series, near), False)
+        found = _between(values, lengths[max(0, over - 2) : over + 2], near[1], budget)
+        return Feasible(series, budget, figure_of(found, "interpolated", series, near), False)
     last = lengths[-1]
     if len(lengths) < growth.FEWEST:
         return Feasible(series, budget, figure_of(Interval(last, last, last), "measured", series, [last]), True)
     beyond = growth.continued({n: [values[n]] for n in lengths})
+    found = _reach(beyond, budget, last, last * growth.FARTHEST)
+    whole = found.value >= last * growth.FARTHEST
+    return Feasible(series, budget, figure_of(found, "extrapolated", series, lengths), whole)
 
-    def reach(pick: str) -> float:
-        """By halving: memory grows with length."""
-        low, high = float(last), float(last * growth.FARTHEST)
-        if getattr(beyond(high), pick) <= budget:
+
+def _between(values: Mapping[int, float], lengths: Sequence[int], after: int, budget: float) -> Interval:
+    """Where memory comes to the budget on the curve through these lengths, `after` being the first that is over it.
+
+    As growth.within has it: a monotone cubic through the logarithms, and an interval that holds the straight line.
+    """
+    x, y, due = np.log(lengths), np.log([values[n] for n in lengths]), math.log(budget)
+    i = lengths.index(after)
+    straight = float(x[i - 1] + (due - y[i - 1]) / (y[i] - y[i - 1]) * (x[i] - x[i - 1]))
+    bent = straight
+    if len(lengths) > 2:
+        from scipy.interpolate import PchipInterpolator
+        from scipy.optimize import brentq
+
+        curve = PchipInterpolator(x, y)
+        bent = float(brentq(lambda at: float(curve(at)) - due, x[i - 1], x[i]))
+    return Interval(*(math.exp(at) for at in (bent, min(bent, straight), max(bent, straight))))
+
+
+def _reach(needed: Callable[[float], Interval], budget: float, first: float, last: float) -> Interval:
+    """The lengths beyond `first` at which what is needed, and the ends of its interval, come to the budget.
+
+    By halving, for memory grows with length; `last` where they do not come to it.
+    """
+
+    def one(pick: str) -> float:
+        low, high = float(first), float(last)
+        if getattr(needed(high), pick) <= budget:
             return high
         while high / low > 1.0005:
             middle = math.sqrt(low * high)
-            low, high = (middle, high) if getattr(beyond(middle), pick) <= budget else (low, middle)
+            low, high = (middle, high) if getattr(needed(middle), pick) <= budget else (low, middle)
         return low
 
-    found = Interval(*(reach(pick) for pick in ("value", "high", "low")))
-    whole = found.value >= last * growth.FARTHEST
-    return Feasible(series, budget, figure_of(found, "extrapolated", series, lengths), whole)
+    return Interval(*(one(pick) for pick in ("value", "high", "low")))

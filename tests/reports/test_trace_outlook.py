@@ -91,19 +91,38 @@ def needed(record: Fields) -> float:
 
 
 def curve(lengths: Sequence[int], values: Sequence[float]) -> Callable[[float], float]:
-    """a + b·N^p that is nearest in relative distance, by trying every power."""
-    best: tuple[float, float, float, float] | None = None
+    """The nearest in relative distance of a + b·N^p, by trying every power, and of sums of N or N log N and N²."""
+    from scipy.optimize import nnls
+
     x, y = np.array(lengths) / lengths[-1], np.array(values)
-    for p in np.arange(0.02, 3.2001, 0.02):
-        columns = np.stack([1 / y, x**p / y], axis=1)
-        a, b = np.linalg.lstsq(columns, np.ones(len(y)), rcond=None)[0]
-        if a < 0 or b < 0:
-            a, b = 0.0, float((columns[:, 1]).sum() / (columns[:, 1] ** 2).sum())
-        miss = float(((columns @ [a, b] - 1) ** 2).sum())
+    kinds: list[list[Callable[[Any], Any]]] = [
+        [np.ones_like, lambda share, p=p: share**p] for p in np.arange(0.02, 3.2001, 0.02)
+    ]
+    squares: list[Callable[[Any], Any]] = [np.ones_like, lambda share: share**2]
+    kinds += [[*squares, lambda share: share], [*squares, lambda share: share * np.log1p(share * lengths[-1])]]
+    best: tuple[float, Any, list[Callable[[Any], Any]]] | None = None
+    for terms in kinds:
+        factors, miss = nnls(np.stack([term(x) / y for term in terms], axis=1), np.ones(len(y)))
         if best is None or miss < best[0]:
-            best = miss, a, b, p
+            best = miss, factors, terms
     assert best is not None
-    return lambda n: best[1] + best[2] * (n / lengths[-1]) ** best[3]
+    _, found, chosen = best
+    return lambda n: float(sum(f * term(np.array(n / lengths[-1])) for f, term in zip(found, chosen, strict=True)))
+
+
+def between(lengths: Sequence[int], values: Sequence[float], budget: float) -> tuple[float, float]:
+    """Where memory comes to the budget: on a monotone cubic through the logarithms near it, and straight."""
+    from scipy.interpolate import PchipInterpolator
+
+    after = next(i for i, value in enumerate(values) if value > budget)
+    part = math.log(budget / values[after - 1]) / math.log(values[after] / values[after - 1])
+    straight = lengths[after - 1] * (lengths[after] / lengths[after - 1]) ** part
+    near = slice(max(0, after - 2), after + 2)
+    if len(lengths[near]) < 3:
+        return straight, straight
+    fine = np.linspace(math.log(lengths[after - 1]), math.log(lengths[after]), 20_001)
+    found = PchipInterpolator(np.log(lengths[near]), np.log(values[near]))(fine)
+    return float(np.exp(np.interp(math.log(budget), found, fine))), straight
 
 
 def length_is_right(head: str, texts: list[str], mine: list[Fields], place: int) -> bool:
@@ -114,9 +133,10 @@ def length_is_right(head: str, texts: list[str], mine: list[Fields], place: int)
     if texts[0].startswith("not even"):
         return values[0] > budget and figure == lengths[0]
     if "interpolated" in texts[1]:
-        after = next(i for i, value in enumerate(values) if value > budget)
-        part = math.log(budget / values[after - 1]) / math.log(values[after] / values[after - 1])
-        return math.isclose(figure, lengths[after - 1] * (lengths[after] / lengths[after - 1]) ** part, rel_tol=1e-3)
+        bent, straight = between(lengths, values, budget)
+        ends = sorted((bent, straight))
+        shown = [float(end.replace(",", "")) for end in re.findall(r"\d[\d,]*", texts[1])] or ends
+        return np.allclose([figure, *shown], [bent, *ends], rtol=6e-3)
     if texts[0].startswith("at least"):
         farthest = lengths[-1] * (16 if len(lengths) >= 3 else 1)
         whole = values[-1] if len(lengths) < 3 else curve(lengths, values)(farthest)

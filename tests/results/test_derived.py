@@ -11,10 +11,8 @@ import pytest
 from attnbench.results.derived import (
     amdahl,
     crossings,
-    derive,
     estimate,
     exponents,
-    states,
 )
 from attnbench.results.feasible import feasible
 from attnbench.results.record import Record, case_id, group_id
@@ -277,20 +275,29 @@ def test_the_longest_length_that_fits_is_between_or_beyond() -> None:
         feasible(records, 0)
 
 
+def test_the_longest_length_between_two_has_the_interval_of_what_bends() -> None:
+    """Memory of 64 N² and a linear term is no straight line between measured lengths, whatever the axes."""
+    each = 2 * 4 * 64 * 4
+    records = [record("naive", n, peak_bytes=64 * n**2 + (20_000 - each) * n) for n in (256, 1024, 4096)]
+    truth = 2000
+    (found,) = feasible(records, 64.0 * truth**2 + 20_000 * truth)
+    assert found.length is not None
+    assert found.length.basis == "interpolated"
+    assert found.length.low < truth < found.length.high < 1.1 * found.length.low
+
+
+def test_the_longest_length_beyond_holds_the_truth() -> None:
+    each = 2 * 4 * 64 * 4
+    records = [record("naive", n, peak_bytes=64 * n**2 + (20_000 - each) * n) for n in (256, 512, 1024, 2048)]
+    (found,) = feasible(records, 64.0 * 4072**2 + 20_000 * 4072)
+    assert found.length is not None
+    assert found.length.low - 2 <= 4072 <= found.length.high + 2
+    assert found.length.value == pytest.approx(4072, rel=1e-3)
+
+
 def test_few_lengths_promise_nothing_beyond() -> None:
     records = [r for r in run() if r.n_k in (256, 512)]
     assert {f.words for f in feasible(records, 1e12)} == {"at least 512 (measured)"}
-
-
-def test_states_grow_or_do_not() -> None:
-    cache = [record("sdpa", n, mode="decode", state_bytes=4096 * n) for n in LENGTHS]
-    fixed = [record("window", n, mode="decode", state_bytes=70_000) for n in LENGTHS]
-    found = {s.series.of.variant: s for s in states([*cache, *fixed, record("naive", 256)])}
-    assert set(found) == {"sdpa", "window"}
-    assert found["sdpa"].exponent == pytest.approx(1.0)
-    assert found["window"].exponent == pytest.approx(0.0)
-    assert found["sdpa"].bytes_at == {n: 4096 * n for n in LENGTHS}
-    assert found["sdpa"].case_ids == tuple(r.case_id for r in cache)
 
 
 # -- a whole model ----------------------------------------------------------------------------------------------
@@ -308,9 +315,7 @@ def test_the_gain_of_a_whole_model() -> None:
 def test_all_of_it_names_records_that_exist() -> None:
     records = run(state_bytes=512)
     known = {r.case_id for r in records}
-    found = derive(records)
-    ids = [*(e.figure.case_ids for e in found.exponents), *(c.case_ids for c in found.crossings)]
-    ids += [s.case_ids for s in found.states]
-    assert len(ids) == 6 + 6 + 3
+    ids = [*(e.figure.case_ids for e in exponents(records)), *(c.case_ids for c in crossings(records))]
+    assert len(ids) == 6 + 6
     assert all(each and set(each) <= known for each in ids)
-    assert derive([]) == derive(iter(()))
+    assert exponents([]) == crossings([]) == []
