@@ -133,7 +133,7 @@ class TaskRecord(BaseModel):
     variant_parameters: Count | None = None
     """Those of them that make the variant's extra inputs: gates, write strengths."""
     state_bytes: Count | None = None
-    """What decoding keeps of one sequence of `seq_len` tokens, summed over layers; null without a decode form. The
+    """What decoding keeps of one test sequence, summed over layers; null without a decode form. The
     backbone's own state, the last inputs of its convolutions, is the same for all and is not in it."""
 
     # conditions

@@ -54,7 +54,7 @@ class Setting(BaseModel):
     """Whether windows, chunks and the like that a variant's spec does not name shrink with the length, to about a
     quarter of it, so that a variant that leaves out something does so here too."""
     match_state: Size | None = None
-    """Bytes that decoding should keep of a sequence of seq_len: sizes that the spec does not name are chosen for it."""
+    """Bytes that decoding should keep of a test sequence: sizes that the spec does not name are chosen for it."""
 
     seq_len: Size = 64
     eval_seq_len: Size | None = None
@@ -90,7 +90,8 @@ class Setting(BaseModel):
     eval_examples: Size = 256
     """Validation sequences; the test set has twice as many."""
     mastery: Share | None = 0.99
-    """Accuracy on the validation set that ends a training; None: nothing does but the budget."""
+    """Accuracy on the validation set that ends a training; None: nothing does but the budget. At the top level of a
+    file it is that of the tasks that are measured by accuracy."""
     skip_after_mastery: Flag = False
     """Leaves out the learning rates that are left once all seeds have mastered the task at one."""
     device: str = "cpu"
@@ -111,6 +112,11 @@ class Setting(BaseModel):
             raise ValueError(f"heads must divide d_model, but {self.heads} does not divide {self.d_model}")
         if not any(getattr(self, budget) for budget in BUDGETS):
             raise ValueError(f"{self.task.name} needs a budget: steps, tokens or train_time")
+        if self.mastery is not None and self.task.metric != "accuracy":
+            raise ValueError(
+                f"mastery is an accuracy, and {self.task.name} is measured in {self.task.metric.replace('_', ' ')}: "
+                "leave it out there"
+            )
         if self.schedule == "cosine" and self.planned_steps is None:
             raise ValueError(
                 "a cosine schedule needs steps or tokens; with train_time alone, say schedule = 'constant'"
@@ -292,4 +298,6 @@ def _setting(
     except ValidationError as error:
         raise ConfigError(f"{where}, task {name}: {sentence(error)}") from None
     given = {key: value for key, value in table.items() if key in SETTING_KEYS}
+    if cls.metric != "accuracy":  # what masters the other tasks of a file would end this one before its first step
+        shared, over = ({k: v for k, v in each.items() if k != "mastery"} for each in (shared, over))
     return {**cls.defaults, **shared, **given, **over, "task": task}

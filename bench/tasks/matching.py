@@ -24,7 +24,7 @@ def matched(attn: Variant, spec: str, setting: Setting, target: int) -> tuple[Va
 
     All sizes that the spec does not name grow or shrink together. A variant that has none stays as it is.
     """
-    own = state_bytes(attn, setting, setting.seq_len)
+    own = state_bytes(attn, setting, setting.held_out_len)
     if own is None:
         return attn, [f"{attn.name} has no decode form, so that there is no state to match"]
     given = parse_spec(spec)[1]
@@ -44,7 +44,7 @@ def matched(attn: Variant, spec: str, setting: Setting, target: int) -> tuple[Va
         tried.add(scaled)
         try:
             other = dataclasses.replace(attn, **dict(zip(sizes, scaled, strict=True)))  # type: ignore[type-var]
-            found = state_bytes(other, setting, setting.seq_len)
+            found = state_bytes(other, setting, setting.held_out_len)
         except VariantError:  # so small or so odd a size is refused
             continue
         if found is not None and _off(found, target) < _off(kept, target):

@@ -48,9 +48,14 @@ class Text(Task):
     def problem(self, seq_len: int, vocab: int) -> str | None:
         if vocab != 256:
             return f"text is bytes: its vocab is 256, not {vocab}"
-        shortest = min(len(part) for part in corpus(self.text).parts["test"])
+        found = corpus(self.text)
+        part, shortest = min(
+            ((name, len(document)) for name, documents in found.parts.items() for document in documents),
+            key=lambda each: each[1],
+        )
         if shortest <= seq_len:
-            return f"{corpus(self.text).name} holds out {shortest} bytes to test on: too few for a seq_len of {seq_len}"
+            what = {"train": "to train on", "validation": "to validate on", "test": "to test on"}[part]
+            return f"{found.name} has {shortest} bytes {what}: too few for a seq_len of {seq_len}"
         return None
 
     def chance(self, vocab: int) -> None:

@@ -252,3 +252,38 @@ def test_claims_that_theory_is_sure_of_hold(name: str) -> None:
     claim = CLAIMS[name]
     found = quantities(claim, claim.measure(Context()))
     assert overall(one.verdict for one in found) == HOLDS, [(one.name, one.value) for one in found]
+
+
+def test_the_gap_to_fixed_states_is_that_to_the_best_that_any_could_be() -> None:
+    """One fixed state has the better median, the other the better seed: that seed bounds the gap."""
+    from attnbench.bench.claims.trained_recall import GAP, WIDTH
+    from attnbench.results.task_record import TaskRecord
+
+    values = {"sdpa": (0.98, 0.99), "linear_elu": (0.50, 0.50), "retention": (0.10, 0.80), "delta": (0.6, 0.6)}
+    same = {"task": "mqar", "task_params": {}, "params": {}, "backbone": {}, "budget": {}, "dtype": "float32"}
+    sizes = dict.fromkeys(("seq_len", "d_model", "layers", "heads", "batch", "threads"), 1) | {"vocab": 64}
+    trained = tuple(
+        TaskRecord(
+            **same,
+            **sizes,
+            task_id=f"{variant}{seed}",
+            variant=variant,
+            lr=0.01,
+            seed=seed,
+            device="cpu",
+            status="ok",
+            metric="accuracy",
+            value=value,
+            chance=0.1,
+            state_bytes=64,
+            machine="m",
+            started_at="2026-01-01T00:00:00Z",
+            curve=[{"step": 1, "tokens": 1, "wall_s": 1.0, "loss": 1.0, "value": value}],
+        )
+        for variant, two in values.items()
+        for seed, value in enumerate(two)
+    )
+    gap = WIDTH.measure(Context(trained=trained)).estimates[GAP].interval
+    assert gap.value == pytest.approx(0.985 - 0.5)
+    assert gap.low == pytest.approx(0.98 - 0.80)
+    assert gap.high == pytest.approx(0.99 - 0.50)

@@ -205,3 +205,17 @@ def test_text_windows_lie_within_their_part_and_targets_are_the_next_bytes(part:
     for row in range(0, COUNT, 7):
         window = bytes([*batch.inputs[row].tolist(), int(batch.targets[row, -1])])
         assert any(window in document for document in whole)
+
+
+def test_a_text_too_short_for_any_of_its_parts_is_refused(tmp_path: Any) -> None:
+    """Lengths at which validation holds fewer bytes than test: rounding favours the last part."""
+    file = tmp_path / "short.txt"
+    for size in (1301, 1405, 2600):
+        file.write_bytes(bytes(i % 251 for i in range(size)))
+        corpus.cache_clear()
+        task = Text(text=str(file))
+        shortest = min(len(part) for parts in corpus(str(file)).parts.values() for part in parts)
+        assert "too few for a seq_len" in (task.problem(shortest, 256) or "")
+        assert task.problem(shortest - 1, 256) is None
+        for part in PARTS:
+            assert task.draw(generator(part, 0, 0), 4, shortest - 1, 256, part).inputs.shape == (4, shortest - 1)

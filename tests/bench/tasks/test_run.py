@@ -106,6 +106,16 @@ def test_states_are_matched_where_they_can_be(cli: Cli, tmp_path: Path) -> None:
     assert "nothing nearer to 4096" in delta.reasons[0]
 
 
+def test_states_are_matched_at_the_length_they_are_recorded_at(cli: Cli, tmp_path: Path) -> None:
+    """A cache of 1,024 bytes of a training sequence holds more of a test sequence that is longer."""
+    longer = "mqar(kv_pairs=2,seq_len=16,eval_seq_len=64,vocab=16)"
+    options = ["--variants", "sliding_window", "--seeds", "0", "--lrs", "1e-3", "--match-state", "8192"]
+    assert cli("run", *TINY, "--tasks", longer, *options, "--out", tmp_path / "run").exit_code == 0
+    (window,) = load_tasks(tmp_path / "run")
+    assert (window.params["window_size"], window.state_bytes) == (32, 8192)
+    assert not window.reasons
+
+
 def test_a_crash_is_a_record_and_the_rest_goes_on(cli: Cli, tmp_path: Path) -> None:
     plugin = tmp_path / "dies.py"
     plugin.write_text(

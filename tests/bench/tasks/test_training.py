@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import attnbench
+from attnbench.bench.errors import ConfigError
 from attnbench.bench.tasks.backbone import Backbone, ShortConvolution, state_bytes
 from attnbench.bench.tasks.batch import IGNORE, Batch
 from attnbench.bench.tasks.catalogue import TASKS
@@ -119,6 +120,15 @@ def test_mastery_ends_a_training() -> None:
     found = trained("sdpa", setting(steps=50, mastery=1e-9))
     assert (found["stopped_by"], found["mastered"]) == ("mastery", True)
     assert found["steps"] == found["mastered_at"] == found["curve"][-1].step < 50
+
+
+def test_a_mastery_of_a_whole_file_does_not_end_what_is_measured_in_bits() -> None:
+    """An untrained model has 8 bits a byte, which is above every accuracy: it would have mastered the text at once."""
+    document = {"mastery": 0.9, "steps": 3, "task": [{"name": "mqar"}, {"name": "text"}]}
+    recall, text = from_dict(document).task
+    assert (recall.mastery, text.mastery) == (0.9, None)
+    with pytest.raises(ConfigError, match="mastery is an accuracy, and text is measured in bits per byte"):
+        from_dict({"steps": 3, "task": [{"name": "text", "mastery": 0.9}]})
 
 
 def test_a_loss_that_is_not_finite_is_called_diverged() -> None:
