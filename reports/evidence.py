@@ -15,7 +15,7 @@ from ..results.bounds import LARGEST_COUNT
 from ..results.derived import Figure
 from ..results.record import Record
 from ..results.series import Series, baseline_of, ratio_between, setting_of
-from ..results.statistics import Interval
+from ..results.statistics import Interval, quotient
 from ..results.store import RECORDS
 from ..results.task_record import TaskRecord
 from ..results.tasks import TaskFolder, TaskSummary, load_tasks, summarise
@@ -190,14 +190,10 @@ def ratio_at(one: Held, other: Held, length: int, times: tuple[Figure, Figure]) 
             else:
                 found = ratio_between(x, y, base)
             return Figure(found.value, found.low, found.high, "measured", ids)
-    value = times[0].value / times[1].value
-    down, up = (
-        math.hypot(math.log(times[0].value / a), math.log(b / times[1].value))
-        for a, b in ((times[0].low, times[1].high), (times[0].high, times[1].low))
-    )
+    found = quotient(*(Interval(time.value, time.low, time.high) for time in times))
     order = ("measured", "interpolated", "extrapolated")
     basis = max((times[0].basis, times[1].basis), key=order.index)
-    return Figure(value, value * math.exp(-down), value * math.exp(up), basis, ids)
+    return Figure(found.value, found.low, found.high, basis, ids)
 
 
 # -- accuracy -------------------------------------------------------------------------------------------------------

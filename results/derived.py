@@ -11,6 +11,7 @@ among them. Every figure names the records that it rests on, and its basis:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from . import growth
+from .curves import fits
 from .fits import Crossover, crossover, scaling_exponent
 from .record import Record
 from .series import REFERENCE, Series, baseline_of, needed_bytes, ratio_between, split, time_of
@@ -29,6 +31,8 @@ Basis = Literal["measured", "fitted", "interpolated", "extrapolated"]
 Quantity = Literal["time", "memory", "needed", "state"]
 """Time of a call in s; peak memory above the inputs, memory in all (`needed_bytes`), state for decoding, in bytes."""
 
+STEPS = 200
+"""Lengths, evenly over the logarithm, at which curves are looked at for where they cross."""
 TAIL = 3
 """The longest lengths of so many show where a curve is heading: short ones are mostly overhead."""
 
@@ -190,12 +194,16 @@ def _crossing(
     series: Series, pairs: Pairs, quantity: Literal["time", "memory"], against: Literal["exact", "naive"]
 ) -> Crossing | None:
     ratios: dict[int, Interval] = {}
+    values: dict[int, tuple[float, float]] = {}
     for n, (record, rival, base) in pairs.items():
         if quantity == "memory":
             if record.peak_bytes is not None and rival.peak_bytes is not None:
-                ratio = max(record.peak_bytes, 1) / max(rival.peak_bytes, 1)
+                values[n] = float(max(record.peak_bytes, 1)), float(max(rival.peak_bytes, 1))
+                ratio = values[n][0] / values[n][1]
                 ratios[n] = Interval(ratio, ratio, ratio)
-        elif against == "exact" and record.ratio is not None:
+            continue
+        values[n] = time_of(record).value, time_of(rival).value
+        if against == "exact" and record.ratio is not None:
             ratios[n] = Interval(record.ratio, record.ratio_low or record.ratio, record.ratio_high or record.ratio)
         else:
             ratios[n] = ratio_between(record, rival, base)
@@ -207,14 +215,19 @@ def _crossing(
     rivals = tuple(dict.fromkeys(pairs[n][1].variant for n in sorted(ratios)))
     basis: Basis = "interpolated" if between else "measured"
     ids = tuple(dict.fromkeys(used))
-    ahead = _ahead(ratios, ids) if found.length is None else None
+    ahead = None if found.length is not None else _ahead(ratios, values, ids)
     return Crossing(series, quantity, against, rivals, found, basis, ahead, ids)
 
 
-def _ahead(ratios: Mapping[int, Interval], case_ids: tuple[str, ...]) -> Figure | None:
-    """Where a straight line through the last ratios, log over log, comes to 1: None unless it falls, and not too far.
+def _ahead(
+    ratios: Mapping[int, Interval], values: Mapping[int, tuple[float, float]], case_ids: tuple[str, ...]
+) -> Figure | None:
+    """Where a variant comes to take less than its rival; None where that is not within growth.FARTHEST times as far.
 
-    The interval draws each ratio from a normal distribution of its logarithm, as wide as its own interval.
+    `values` has the medians of both by length. A straight line through the last ratios, log over log, says how far
+    noise may shift it: the ratios are paired, the values are not. But a ratio of sums bends, and so both are continued
+    by each kind of curve that they may be of (curves.py): the nearest gives the value, and all of them the interval,
+    whose end is infinite where one of them never comes to less.
     """
     lengths = sorted(ratios)[-TAIL:]
     if len(lengths) < TAIL:
@@ -227,13 +240,40 @@ def _ahead(ratios: Mapping[int, Interval], case_ids: tuple[str, ...]) -> Figure 
     slopes = drawn @ away / (away**2).sum()
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         reached = np.where(slopes < 0, x.mean() - drawn.mean(axis=1) / slopes, np.inf)
-    value = reached[0]
-    if value > x[-1] + math.log(growth.FARTHEST):
+    low, high = (float(end) for end in np.quantile(reached, [0.025, 0.975], method="inverted_cdf"))
+    last, straight = float(x[-1]), float(reached[0])
+    bent = _bent(values)
+    value = bent[0] if bent and math.isfinite(bent[0]) else straight
+    if value > last + math.log(growth.FARTHEST):
         return None
-    low, high = np.quantile(reached, [0.025, 0.975], method="inverted_cdf")
-    ends = (max(float(low), float(x[-1])), float(value), float(high))
+    down, up = (straight - low, high - straight) if math.isfinite(straight) else (0.0, math.inf)
+    every = [value, *bent, *([straight] if math.isfinite(straight) else [])]
+    ends = (max(min(every) - down, last), max(value, last), max(every) + up)
     low_n, at, high_n = (math.exp(end) if end < 700 else math.inf for end in ends)
-    return Figure(max(at, lengths[-1]), low_n, high_n, "extrapolated", case_ids)
+    return Figure(at, low_n, high_n, "extrapolated", case_ids)
+
+
+def _bent(values: Mapping[int, tuple[float, float]]) -> list[float]:
+    """Logarithms of the lengths at which the first comes to less than the second, by each pair of kinds of curves,
+    the nearest first; infinite where it does not up to growth.FARTHEST² times the longest.
+    """
+    lengths = sorted(values)
+    both = [np.array([[values[n][i] for n in lengths]]) for i in (0, 1)]
+    mine, theirs = (fits(lengths, medians, medians) for medians in both)
+    grid = np.linspace(math.log(lengths[-1]), math.log(lengths[-1] * growth.FARTHEST**2), STEPS)
+    ours, others = ([np.array([fit.middle(math.exp(at))[0] for at in grid]) for fit in of] for of in (mine, theirs))
+    found = []
+    for own, other in itertools.product(ours, others):
+        less = np.log(own / other)
+        over = np.flatnonzero(less >= 0)
+        if not over.size:
+            found.append(float(grid[0]))
+        elif over[-1] == STEPS - 1:
+            found.append(math.inf)
+        else:
+            i = int(over[-1])
+            found.append(float(grid[i] + (grid[i + 1] - grid[i]) * less[i] / (less[i] - less[i + 1])))
+    return found
 
 
 def _reference(group: Sequence[Record]) -> Record | None:

@@ -101,6 +101,14 @@ def ratio_of_medians(samples: Sequence[float], baseline: Sequence[float]) -> Int
     return Interval(math.exp(log.value), math.exp(log.low), math.exp(log.high))
 
 
+def quotient(one: Interval, other: Interval) -> Interval:
+    """One estimate over another that has nothing to do with it: distances to the ends add up as squares of logs."""
+    value = one.value / other.value
+    down = math.hypot(math.log(one.value / one.low), math.log(other.high / other.value))
+    up = math.hypot(math.log(one.high / one.value), math.log(other.value / other.low))
+    return Interval(value, value * math.exp(-down), value * math.exp(up))
+
+
 def log_contrast(samples: Sequence[Sequence[float]], weights: Sequence[float]) -> Interval:
     """The sum of weight · log median over independent sets of samples, with its 95 % percentile-bootstrap interval.
 

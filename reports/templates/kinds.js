@@ -230,7 +230,7 @@ const decoding = (found) => found.filter((row) => value("mode", row) === "decode
 const calls = (found) => found.filter((row) => value("mode", row) !== "decode");
 const axisOf = (title, base = 10) => ({ type: "log", base, title, write: plain });
 
-const HOLLOW = "Hollow: not up to the longest length that was measured; beyond it, where the fit of the last lengths puts it.";
+const HOLLOW = "Hollow: not up to the longest length that was measured; beyond it, where the fits put it.";
 
 const KINDS = [
   { id: "time", title: "Time of one call", make: (found) => timeChart(calls(found)), lengths: true,

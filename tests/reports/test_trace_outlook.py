@@ -177,6 +177,7 @@ def falls(lengths: list[int], ratios: list[float]) -> float | None:
 def crossing_is_right(records: dict[str, Fields]) -> Check:
     def check(head: str, texts: list[str], mine: list[Fields], place: int) -> bool:
         ratios: dict[int, tuple[float, float, float]] = {}
+        taken: dict[int, tuple[float, float]] = {}
         for record in mine:
             name = "naive" if head.endswith("naive") else record["baseline"]
             group = [r for r in records.values() if r["group_id"] == record["group_id"]]
@@ -184,17 +185,22 @@ def crossing_is_right(records: dict[str, Fields]) -> Check:
             if rival is None:
                 continue
             if head.startswith("Memory"):
+                taken[record["n_k"]] = record["peak_bytes"], rival["peak_bytes"]
                 ratios[record["n_k"]] = (record["peak_bytes"] / rival["peak_bytes"],) * 3
             else:
                 each = [a / b for a, b in zip(record["samples_s"], rival["samples_s"], strict=True)]
+                taken[record["n_k"]] = median(record["samples_s"]), median(rival["samples_s"])
                 ratios[record["n_k"]] = middle(each)
         lengths = sorted(ratios)
         value, low, high = (falls(lengths, [ratios[n][end] for n in lengths]) for end in range(3))
         none, before = f"none up to {lengths[-1]:,}", f"{lengths[0]:,} or before"
         if value is None and texts[0].startswith("≈"):
-            x = np.log(lengths[-3:])
-            slope, start = np.polyfit(x, [math.log(ratios[n][0]) for n in lengths[-3:]], 1)
-            return texts[2] == none and reads(texts[0][2:], math.exp(-start / slope)) and "extrapolated" in texts[1]
+            own, other = (curve(lengths, [taken[n][i] for n in lengths]) for i in (0, 1))
+            ahead = np.geomspace(lengths[-1], 16 * lengths[-1], 4001)
+            at = next(n for n in ahead if own(n) < other(n))
+            # to three digits, the longest length once more where the curve has crossed there already
+            near = math.isclose(float(texts[0][2:].replace(",", "")), at, rel_tol=6e-3)
+            return texts[2] == none and near and "extrapolated" in texts[1]
         if value is None:
             return texts[0] == none
         if value <= lengths[0]:
