@@ -56,7 +56,8 @@ def fits(lengths: Sequence[int], medians: Floats, drawn: Floats) -> list[Fit]:
     for kind in (power, whole_powers, sorting):
         middle = kind(lengths, medians)
         squares = sum((float(middle(n)[0]) / y - 1) ** 2 for n, y in zip(lengths, medians[0], strict=True))
-        found.append(Fit(middle, kind(lengths, drawn), squares, _miss(kind, lengths, medians, drawn)))
+        others = middle if np.array_equal(drawn, medians) else kind(lengths, drawn)
+        found.append(Fit(middle, others, squares, _miss(kind, lengths, medians, drawn)))
     found.sort(key=lambda fit: fit.squares)
     noise = float(np.log(drawn).var(axis=0).sum())
     most = max(NEARER * found[0].squares, NOISE * noise, len(lengths) * ROUNDING**2)
@@ -68,6 +69,8 @@ def _miss(kind: Callable[..., Curves], lengths: Sequence[int], medians: Floats, 
         return 0.0
     short, longest = lengths[:-1], lengths[-1]
     off = np.log(kind(short, drawn[:, :-1])(longest) / drawn[:, -1])
+    if len(off) == 1:
+        return abs(float(off[0])) if abs(float(off[0])) > ROUNDING else 0.0
     low, high = np.quantile(off, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     if low - ROUNDING <= 0 <= high + ROUNDING:
         return 0.0
@@ -108,13 +111,27 @@ def sorting(lengths: Sequence[int], values: Floats) -> Curves:
     return _sum(lengths, values, lambda n: n * np.log1p(n))
 
 
+def _solved(of: Floats, right: Floats) -> Floats:
+    """x (R, K) of matrices (R, K, K) times x = right (R, K); the smallest where lengths far apart leave several."""
+    if of.shape[-1] == 1:
+        return right / of[..., 0]
+    found: Floats
+    try:
+        found = np.linalg.solve(of, right[..., None])[..., 0]
+    except np.linalg.LinAlgError:
+        found = (np.linalg.pinv(of, hermitian=True) @ right[..., None])[..., 0]
+    return found
+
+
 def _sum(lengths: Sequence[int], values: Floats, middle: Callable[[Floats], Floats]) -> Curves:
     """a + b·middle(N) + c·N², none of a, b and c negative: of all choices of terms the best."""
 
+    last = np.array(float(lengths[-1]))
+    most = middle(last)
+
     def terms(n: Floats) -> Floats:
         """(…, 3), each 1 at the longest length."""
-        last = np.array(float(lengths[-1]))
-        return np.stack([np.ones_like(n), middle(n) / middle(last), (n / last) ** 2], axis=-1)
+        return np.stack([np.ones_like(n), middle(n) / most, (n / last) ** 2], axis=-1)
 
     w = terms(np.asarray(lengths, dtype=float)) / values[..., None]  # (R, L, 3): their sum is to be 1
     norms = np.sqrt((w * w).sum(axis=1))  # (R, 3)
@@ -124,15 +141,17 @@ def _sum(lengths: Sequence[int], values: Floats, middle: Callable[[Floats], Floa
     for count in (1, 2, 3):
         for chosen in map(list, itertools.combinations(range(3), count)):
             of, right = gram[:, chosen][:, :, chosen], w1[:, chosen]
-            found = (np.linalg.pinv(of, hermitian=True) @ right[..., None])[..., 0]
+            found = _solved(of, right)
             squares = (((w[..., chosen] @ found[..., None])[..., 0] - 1) ** 2).sum(axis=-1)
             better = (found >= 0).all(axis=-1) & (squares < best)
             best[better] = squares[better]
             factors[better] = 0.0
             factors[np.ix_(better, chosen)] = found[better]
 
+    of_terms = factors / norms
+
     def at(length: float) -> Floats:
-        found: Floats = (factors / norms) @ terms(np.array(float(length)))
+        found: Floats = of_terms @ terms(np.array(float(length)))
         return found
 
     return at

@@ -31,7 +31,7 @@ Basis = Literal["measured", "fitted", "interpolated", "extrapolated"]
 Quantity = Literal["time", "memory", "needed", "state"]
 """Time of a call in s; peak memory above the inputs, memory in all (`needed_bytes`), state for decoding, in bytes."""
 
-STEPS = 200
+STEPS = 80
 """Lengths, evenly over the logarithm, at which curves are looked at for where they cross."""
 TAIL = 3
 """The longest lengths of so many show where a curve is heading: short ones are mostly overhead."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,11 +47,14 @@ def feasible(records: Iterable[Record], *budgets_bytes: float) -> list[Feasible]
     for series in split(records):
         values = {n: y[0] for n, y in values_of(series, "needed").items() if y[0] > 0}
         if values:
-            found += [_longest(series, values, budget) for budget in budgets_bytes]
+            beyond = growth.continued({n: [y] for n, y in values.items()}) if len(values) >= growth.FEWEST else None
+            found += [_longest(series, values, beyond, budget) for budget in budgets_bytes]
     return found
 
 
-def _longest(series: Series, values: Mapping[int, float], budget: float) -> Feasible:
+def _longest(
+    series: Series, values: Mapping[int, float], beyond: Callable[[float], Interval] | None, budget: float
+) -> Feasible:
     lengths = sorted(values)
     if values[lengths[0]] > budget:
         return Feasible(series, budget, None, False)
@@ -63,9 +67,8 @@ def _longest(series: Series, values: Mapping[int, float], budget: float) -> Feas
         found = _between(values, lengths[max(0, over - 2) : over + 2], near[1], budget)
         return Feasible(series, budget, figure_of(found, "interpolated", series, near), False)
     last = lengths[-1]
-    if len(lengths) < growth.FEWEST:
+    if beyond is None:
         return Feasible(series, budget, figure_of(Interval(last, last, last), "measured", series, [last]), True)
-    beyond = growth.continued({n: [values[n]] for n in lengths})
     found = _reach(beyond, budget, last, last * growth.FARTHEST)
     whole = found.value >= last * growth.FARTHEST
     return Feasible(series, budget, figure_of(found, "extrapolated", series, lengths), whole)
@@ -94,6 +97,8 @@ def _reach(needed: Callable[[float], Interval], budget: float, first: float, las
 
     By halving, for memory grows with length; `last` where they do not come to it.
     """
+
+    needed = functools.cache(needed)
 
     def one(pick: str) -> float:
         low, high = float(first), float(last)
