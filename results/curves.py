@@ -117,9 +117,9 @@ def _solved(of: Floats, right: Floats) -> Floats:
         return right / of[..., 0]
     found: Floats
     try:
-        found = np.linalg.solve(of, right[..., None])[..., 0]
+        found = np.asarray(np.linalg.solve(of, right[..., None])[..., 0], dtype=np.float64)
     except np.linalg.LinAlgError:
-        found = (np.linalg.pinv(of, hermitian=True) @ right[..., None])[..., 0]
+        found = np.asarray((np.linalg.pinv(of, hermitian=True) @ right[..., None])[..., 0], dtype=np.float64)
     return found
 
 
