@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ def test_each_process_has_its_share_of_the_rounds_and_the_same_inputs(
     records = sweep("--variants", "told,sdpa", "--seq-lens", "64", *options).records
     found = {(r["variant"], r["status"], r["processes"], len(r["samples_s"]) >= 8) for r in records}
     assert found == {("told", "ok", processes, True), ("sdpa", "ok", processes, True)}
+    spent = json.loads((told.parent / "run" / "run.json").read_text(encoding="utf-8"))["spent_s"]
+    assert ("renewing" in spent) is (processes > 1)
     calls = [line.split() for line in (told.parent / "calls").read_text().splitlines()]
     assert len({call[0] for call in calls}) == processes
     assert len({tuple(call[1:]) for call in calls}) == 1
