@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# processes that `make test` has its tests run in
+# processes that the tests run in
 PROCESSES ?= 2
 
 # two makes at once take turns at installing, where the system has flock
@@ -33,7 +33,7 @@ test: $(VENV)/.has-test
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal -m 'not slow and not public and not browser'
 
 test-slow: $(VENV)/.has-test
-	$(BIN)/python -m pytest -m 'slow and not public and not browser'
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal -m 'slow and not public and not browser'
 
 # in a virtual environment of its own: Triton and its kernels are large, and only these tests want them
 test-kernels:
