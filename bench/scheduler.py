@@ -163,8 +163,7 @@ class Scheduler:
         self.watcher.step(f"checking {case.variant}")
         began = time.monotonic()
         turn = Turn(planned, datetime.now(UTC).isoformat(timespec="milliseconds"), Child(), {}, part=part)
-        turn.wall_s = time.monotonic() - began
-        self.spent_s["starting"] += turn.wall_s
+        self._started(turn, time.monotonic() - began)
         keep = self.config.allocator == "keep"
         try:
             if self._ask(turn, ready) is None:
@@ -207,8 +206,8 @@ class Scheduler:
         share = math.ceil(self.config.min_rounds / self.config.processes)
         for done in range(1, self.config.max_rounds + 1):
             if done > 1 and (done - 1) % share == 0 and done <= self.config.min_rounds:
-                active = [turn for turn in active if not turn.renewable or self._renew(turn)]
-                alive = [turn for turn in alive if turn in active]
+                alive = [turn for turn in alive if not turn.renewable or self._renew(turn)]
+                active = list(alive)  # none has had its fewest rounds yet, so none has stopped
             for turn in order.sample(active, len(active)):
                 self.watcher.step(f"round {done}: {turn.case.variant}")
                 before = turn.wall_s
@@ -240,9 +239,7 @@ class Scheduler:
         turn.child.close()
         began = time.monotonic()
         turn.child = Child()
-        took = time.monotonic() - began
-        turn.wall_s += took
-        self.spent_s["starting"] += took
+        self._started(turn, time.monotonic() - began)
         if self._ask(turn, ready) is None:
             return False
         case, keep = turn.case, self.config.allocator == "keep"
@@ -253,6 +250,11 @@ class Scheduler:
         turn.fields["calls_per_sample"], turn.held_bytes = answer["calls_per_sample"], answer["held_bytes"]
         turn.processes += 1
         return True
+
+    def _started(self, turn: Turn, took_s: float) -> None:
+        """Accounts for the start of a process."""
+        turn.wall_s += took_s
+        self.spent_s["starting"] += took_s
 
     def _stop(self, turn: Turn, done: int) -> str | None:
         assert turn.interval is not None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..results.claim_record import ClaimRecord, Quantity
 from ..results.claims import ClaimFolder, load_claims
-from ..results.store import ResultsWarning
+from ..results.store import overheard
 from .words import plural
 
 HEADER = ("claim", "verdict", "figure", "published", "measured", "difference", "cost")
@@ -22,10 +21,7 @@ def is_claim_run(path: str | Path) -> bool:
 
 def load(paths: Sequence[str | Path]) -> tuple[list[ClaimRecord], list[str]]:
     """The records of the folders that hold claims, and what is to be known of them. Raises ResultsError."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ResultsWarning)
-        records = load_claims(*paths)
-    return records, [str(warning.message) for warning in caught if issubclass(warning.category, ResultsWarning)]
+    return overheard(lambda: load_claims(*paths))
 
 
 def rows(record: ClaimRecord) -> list[tuple[str, ...]]:

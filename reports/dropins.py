@@ -5,13 +5,12 @@ The records are those of `attnbench dropin`; figures of one model, text and wind
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..results.dropin_record import DROPINS, DropinRecord, load_dropins
-from ..results.store import ResultsWarning
+from ..results.store import overheard
 from .palette import Style
 from .settings import Entry, Names
 from .words import NONE, count, plural
@@ -66,11 +65,8 @@ def load(paths: Sequence[str | Path]) -> tuple[list[DropinRecord], list[str]]:
     """
     if not paths:
         return [], []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ResultsWarning)
-        records = {record.dropin_id: record for record in load_dropins(*paths)}
-    told = [str(warning.message) for warning in caught if issubclass(warning.category, ResultsWarning)]
-    return list(records.values()), told
+    records, told = overheard(lambda: load_dropins(*paths))
+    return list({record.dropin_id: record for record in records}.values()), told
 
 
 def dropins(records: Sequence[DropinRecord], entries: Sequence[Entry]) -> list[Dropins]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..results.store import ResultsWarning
+from ..results.store import overheard
 from ..results.task_record import TaskRecord
 from ..results.tasks import TaskFolder, TaskSummary, load_tasks, summarise, tested_value
 from .palette import Style
@@ -93,10 +92,7 @@ def is_task_run(path: str | Path) -> bool:
 
 def load(paths: Sequence[str | Path]) -> tuple[list[TaskRecord], list[str]]:
     """The records of the folders that hold trained tasks, and what is to be known of them. Raises ResultsError."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ResultsWarning)
-        records = load_tasks(*paths)
-    return records, [str(warning.message) for warning in caught if issubclass(warning.category, ResultsWarning)]
+    return overheard(lambda: load_tasks(*paths))
 
 
 def trained(records: Sequence[TaskRecord], entries: Sequence[Entry]) -> list[TaskSetting]:

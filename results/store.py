@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
@@ -34,10 +34,19 @@ KINDS = {
 """Files of records that are none of a sweep, and what they hold."""
 
 R = TypeVar("R", bound=BaseModel)
+T = TypeVar("T")
 
 
 class ResultsWarning(UserWarning):
     """Something in a result file was passed over: what, where and why."""
+
+
+def overheard(read: Callable[[], T]) -> tuple[T, list[str]]:
+    """What `read` gives, and what it passed over, in words, for whoever shows both side by side."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResultsWarning)
+        found = read()
+    return found, [str(warning.message) for warning in caught if issubclass(warning.category, ResultsWarning)]
 
 
 class Folder(Generic[R]):

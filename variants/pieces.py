@@ -1,7 +1,7 @@
 """Softmax attention in bfloat16 on a CPU that multiplies it: by matrix products, of a piece of the scores at a time.
 
 torch's fused CPU kernel computes bfloat16 at the speed of float32. Where the processor has instructions for bfloat16,
-matrix products of it are several times as fast, and this form takes a third of the fused one's time; its scores are
+matrix products of it are several times as fast, and this form takes half of the fused one's time; its scores are
 rounded to bfloat16, as those of the plain formula are. No more scores exist at once than stay in a core's cache.
 """
 

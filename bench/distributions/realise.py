@@ -69,16 +69,16 @@ def realise(name: str, shape: Shape, known: Realised | None = None) -> Drawn:
         v = torch.randn(shape.batch, shape.kv_heads, shape.n_k, shape.head_dim, generator=generator)
         if recipe.sink:
             v[:, :, 0] *= SINK_VALUE
-        if known is not None:
-            _strengths[name, shape] = dict(known.strengths)
-        elif (name, shape) not in _strengths:
-            _strengths[name, shape] = fit(recipe.parts, shape, recipe.targets, recipe.start, recipe.planted)
+        if (name, shape) not in _strengths:
+            _strengths[name, shape] = (
+                dict(known.strengths)
+                if known is not None
+                else fit(recipe.parts, shape, recipe.targets, recipe.start, recipe.planted)
+            )
         strengths = _strengths[name, shape]
         q, k = compose(recipe.parts, strengths, shape)
         q, k = _rotated(q, k, generator)
-        if known is not None:
-            return Drawn(q, k, v, known, recipe.planted)
-        return _measured(name, shape, (q, k, v), strengths, recipe.targets, recipe.planted)
+        return _measured(name, shape, (q, k, v), strengths, recipe.targets, recipe.planted, known)
 
 
 def compose(parts: Mapping[str, Part], strengths: Mapping[str, float], shape: Shape) -> tuple[Tensor, Tensor]:
@@ -105,9 +105,7 @@ def _gaussian(name: str, sigma: float, shape: Shape, generator: Generator, known
         return torch.randn(shape.batch, heads, length, shape.head_dim, generator=generator)
 
     q, k, v = normal(shape.heads, shape.n_q), normal(shape.kv_heads, shape.n_k), normal(shape.kv_heads, shape.n_k)
-    if known is not None:
-        return Drawn(q * sigma, k, v, known)
-    return _measured(name, shape, (q * sigma, k, v), {}, {}, None)
+    return _measured(name, shape, (q * sigma, k, v), {}, {}, None, known)
 
 
 def _measured(
@@ -117,8 +115,11 @@ def _measured(
     strengths: Mapping[str, float],
     targets: Mapping[str, float],
     planted: Planted | None,
+    known: Realised | None,
 ) -> Drawn:
     q, k, v = tensors
+    if known is not None:
+        return Drawn(q, k, v, known, planted)
     rows = sample_rows(shape.n_q, shape.n_k, shape.causal, shape.batch * shape.heads, seed=shape.seed + OTHER_ROWS)
     reached = statistics_of(q, k, causal=shape.causal, rows=rows, planted=planted)
     realised = Realised(name, dict(strengths), dict(targets), reached, missed(reached, targets, shape))
