@@ -31,13 +31,13 @@ Size = Annotated[int, Field(ge=1, strict=True)]
 
 
 def parse_seconds(value: object) -> object:
-    """90, "90", "90s", "2m", "1.5h" -> seconds."""
+    """90, "90", "90s", "20ms", "2m", "1.5h" -> seconds."""
     if not isinstance(value, str):
         return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|)\s*", value)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*", value)
     if not match:
         raise ValueError(f"{value!r} is not a time; write it as 90s, 2m or 1.5h")
-    return float(match[1]) * {"s": 1, "": 1, "m": 60, "h": 3600}[match[2]]
+    return float(match[1]) * {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def as_list(value: object) -> object:
@@ -162,6 +162,10 @@ class Config(BaseModel):
     """Seconds for the whole run: what is not begun by then is skipped, with that reason."""
     case_time: Seconds = 1.0
     """Seconds of samples for each case, where `precision` is not reached sooner."""
+    turn_time: Annotated[Seconds, Field(le=10)] = 0.015
+    """Seconds of timed calls in one turn on a CPU, a single call at least. What passes between turns (a process wakes,
+    its threads fall asleep) takes some milliseconds each time: longer turns waste less, shorter ones compare more
+    often."""
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Half width of the median's interval, as a share of it, at which a case has enough samples."""
     min_rounds: Annotated[int, Field(ge=5, strict=True)] = 8
@@ -171,7 +175,9 @@ class Config(BaseModel):
     processes: Size = 3
     """How many processes, one after the other, take a case's samples on a CPU. Where a process lies in memory is chance
     that lasts as long as it does and can cost some percent, with an interval as narrow as ever: one process alone would
-    measure its luck. What compiles has one, since each would compile anew, and so has a batch of unlike requests."""
+    measure its luck. They share the fewest rounds; where more are taken, none takes more than its share of the case's
+    time, and others follow. One process takes all of calls of .15 s or more, whose times it hardly touches; of what
+    compiles, since each would compile anew; and of a batch of unlike requests."""
     timeout: Seconds = 300.0
     """Seconds for any one step of a case; a case that takes longer is killed and recorded as `timeout`."""
     allocator: Literal["keep", "system"] = "keep"

@@ -12,7 +12,6 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -74,7 +73,7 @@ class Scheduler:
         self.ran_out: dict[tuple[Any, ...], tuple[int, str]] = {}
         self.series: dict[tuple[Any, ...], Series] = {}
         self.deadline = deadline  # by time.monotonic()
-        self.plugins = list(config.plugins)
+        self.how = worker.How(list(config.plugins), config.allocator == "keep", config.turn_time)
         # seconds by what they went to: the steps of cases, and `measured`, those inside of timed calls
         self.spent_s = defaultdict(float) if spent_s is None else spent_s
         self.realised: dict[str, Realised | None] = {}
@@ -128,7 +127,7 @@ class Scheduler:
                         turn.child.close()
                 if waiting and beside is not None:
                     self._ask(beside, worker.rest)
-                    baseline = replace(beside, samples=[], handovers=[], sampling_s=0.0, interval=None, recorded=True)
+                    baseline = beside.anew()
         finally:
             for turn in [*turns, *([baseline] if baseline else [])]:
                 turn.child.close()
@@ -164,7 +163,6 @@ class Scheduler:
         began = time.monotonic()
         turn = Turn(planned, datetime.now(UTC).isoformat(timespec="milliseconds"), Child(), {}, part=part)
         self._started(turn, time.monotonic() - began)
-        keep = self.config.allocator == "keep"
         try:
             if self._ask(turn, ready) is None:
                 return None
@@ -172,9 +170,8 @@ class Scheduler:
                 turn,
                 worker.set_up,
                 case,
-                self.plugins,
+                self.how,
                 self.plan.capture_path(case),
-                keep,
                 self.realised.get(case.group_id),
                 may_wait=may_wait,
             )
@@ -186,6 +183,7 @@ class Scheduler:
         self.realised[case.group_id] = answer["realised"]
         turn.fields = answer["fields"]
         turn.held_bytes, turn.free_bytes = answer["held_bytes"], answer.get("free_bytes")
+        turn.call_s = answer.get("call_s", 0.0)
         if not answer["correct"]:
             turn.child.close()
             why = answer["problem"] or (
@@ -199,15 +197,15 @@ class Scheduler:
     def _rounds(self, turns: list[Turn]) -> list[Turn]:
         """Takes samples in turns until each is precise enough or out of time; returns those that came through.
 
-        Until the fewest rounds are done, all change their processes together: so rounds stay paired by their number.
+        None rests before it stops, so that rounds are paired by their number, whichever process takes part in them.
         """
         order = random.Random(f"{self.machine}{[turn.case.case_id for turn in turns]}")
         alive, active = list(turns), list(turns)
-        share = math.ceil(self.config.min_rounds / self.config.processes)
         for done in range(1, self.config.max_rounds + 1):
-            if done > 1 and (done - 1) % share == 0 and done <= self.config.min_rounds:
-                alive = [turn for turn in alive if not turn.renewable or self._renew(turn)]
-                active = list(alive)  # none has had its fewest rounds yet, so none has stopped
+            for turn in list(active):
+                if self._is_due(turn, done) and not self._renew(turn):
+                    alive.remove(turn)
+                    active.remove(turn)
             for turn in order.sample(active, len(active)):
                 self.watcher.step(f"round {done}: {turn.case.variant}")
                 before = turn.wall_s
@@ -233,6 +231,15 @@ class Scheduler:
                 break
         return alive
 
+    def _is_due(self, turn: Turn, done: int) -> bool:
+        """Whether its process has had its share: of the fewest rounds, and then of the case's time."""
+        if not turn.renewable:
+            return False
+        rounds, seconds = turn.of_this_process
+        if done <= self.config.min_rounds:
+            return rounds >= math.ceil(self.config.min_rounds / self.config.processes)
+        return seconds >= self.config.case_time / self.config.processes
+
     def _renew(self, turn: Turn) -> bool:
         """Goes on with a case in a fresh process. What it computes was checked in the first one."""
         self.watcher.step(f"another process for {turn.case.variant}")
@@ -242,13 +249,14 @@ class Scheduler:
         self._started(turn, time.monotonic() - began)
         if self._ask(turn, ready) is None:
             return False
-        case, keep = turn.case, self.config.allocator == "keep"
+        case = turn.case
         known = self.realised[case.group_id]
-        answer = self._ask(turn, worker.set_up_again, case, self.plugins, self.plan.capture_path(case), keep, known)
+        capture = self.plan.capture_path(case)
+        answer = self._ask(turn, worker.set_up_again, case, self.how, capture, known, turn.call_s)
         if answer is None:
             return False
         turn.fields["calls_per_sample"], turn.held_bytes = answer["calls_per_sample"], answer["held_bytes"]
-        turn.processes += 1
+        turn.renewed()
         return True
 
     def _started(self, turn: Turn, took_s: float) -> None:

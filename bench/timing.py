@@ -22,18 +22,20 @@ from .handover import Handover
 
 PART_S = 0.0025
 """Calls are repeated within a part until it lasts this long."""
-PARTS = 6
-"""Of a turn, where calls are short; longer calls have fewer, until one call is a turn."""
-SAMPLE_S = PART_S * PARTS
+TURN_S = 0.015
+"""Of a turn, where calls are short and nothing else is asked for; a longer call is a turn by itself."""
 SHORT_S = 0.05
-"""Calls shorter than this get one untimed call first in each turn: another worker has just used the caches."""
+"""Calls shorter than this get one untimed call first in each turn: another worker has just used the caches. Where a
+turn has FEW_PARTS or more, their median takes no notice of the first one."""
+FEW_PARTS = 5
 SETTLE_S = 0.05
 """Longest wait after a turn until this process's other threads sleep. Those of a parallel region spin for 5 to 25
 milliseconds before they do (libgomp), and would hold a core while the next worker is timed."""
 POLL_S = 0.001
 TASKS = Path("/proc/self/task")
-WARMUP_S = 0.1
-WARMUP_CALLS = 2
+WARMUP_S = 0.05
+AGAIN_S = 0.03
+"""The same in a case's further processes: what a call takes is known then."""
 MAX_CALLS = 1000
 CHANGING = 1.5
 """While one call takes so many times as long as that before it, or the other way round, something is still being
@@ -43,10 +45,15 @@ CHANGING_S, CHANGING_CALLS = 30.0, 10
 
 
 class Stopwatch:
-    """Times repeated calls of one function on one device; `threads`: how many of a CPU it uses."""
+    """Times repeated calls of one function on one device.
 
-    def __init__(self, call: Callable[[], object], device: str, threads: int = 1) -> None:
+    `threads`: how many of a CPU it uses. `turn_s`: about how long the timed calls of a turn take on a CPU, one call at
+    least.
+    """
+
+    def __init__(self, call: Callable[[], object], device: str, threads: int = 1, turn_s: float = TURN_S) -> None:
         self.call = call
+        self.turn_s = turn_s
         self.cuda = gpu.is_gpu(device)
         self.device = device
         self.parts = self.calls_per_part = 1
@@ -57,24 +64,26 @@ class Stopwatch:
         # written to before each timed call on CUDA
         self.flush = torch.empty(gpu.flush_bytes(device), dtype=torch.int8, device=device) if self.cuda else None
 
-    def warm_up(self) -> float:
-        """Calls for a while, and until calls are alike, so that a sample's size can be chosen; returns the time."""
+    def warm_up(self, earlier_s: float | None = None, least_s: float = WARMUP_S) -> float:
+        """Calls for `least_s`, and until calls are alike, so that a turn's size can be chosen; returns the time.
+
+        `earlier_s`: what a call before took. One call that is like it is enough, where calls are long.
+        """
         start = time.perf_counter()
-        last = self._timed(1)
-        calls, spent, best, changing = 1, time.perf_counter() - start, float("inf"), False
+        last, best, calls, spent, changing = earlier_s, float("inf"), 0, 0.0, True
         while (
-            calls < WARMUP_CALLS
-            or (spent < WARMUP_S and calls < MAX_CALLS)
+            not calls
+            or (spent < least_s and calls < MAX_CALLS)
             or (changing and spent < CHANGING_S and calls < CHANGING_CALLS)
         ):
             before, last = last, self._timed(1)
-            changing = max(before, last) > CHANGING * min(before, last)
+            changing = before is None or max(before, last) > CHANGING * min(before, last)
             best = min(best, last)  # the last call may be one that the system interrupted
             spent, calls = time.perf_counter() - start, calls + 1
         self.call_s = best
         if not self.cuda:
             best = max(best, 1e-9)
-            self.parts = max(1, min(PARTS, round(SAMPLE_S / best)))
+            self.parts = max(1, round(self.turn_s / max(best, PART_S)))
             self.calls_per_part = max(1, min(MAX_CALLS, round(PART_S / best)))
         return spent
 
@@ -88,7 +97,7 @@ class Stopwatch:
         gc.collect()
         gc.disable()
         try:
-            if self.call_s < SHORT_S:
+            if self.call_s < SHORT_S and self.parts < FEW_PARTS:
                 self.call()
             seconds = median(self._timed(self.calls_per_part) for _ in range(self.parts))
             if self.handover is not None:

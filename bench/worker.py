@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,35 @@ from . import calls, compiling, error, fidelity, fidelity_nulls, flops, gpu, inp
 from .cards import card
 from .case import Case
 from .decoding import Step
-from .timing import Stopwatch
+from .timing import AGAIN_S, WARMUP_S, Stopwatch
 
 State = dict[str, Any]
 
 
-def set_up(
-    state: State, case: Case, plugins: list[str], capture: str | None, keep: bool, known: Realised | None
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class How:
+    """How the processes of a run measure, whatever the case."""
+
+    plugins: list[str]
+    keep: bool
+    """Memory that calls free stays with the process."""
+    turn_s: float
+    """Seconds of timed calls in a turn."""
+
+
+def set_up(state: State, case: Case, how: How, capture: str | None, known: Realised | None) -> dict[str, Any]:
     """Draws the inputs, checks the variant against its definition and, where it is correct, warms it up.
 
-    `keep`: memory that calls free stays with this process. `known`: what the inputs are like, where another case of the
-    group had that measured. Returns record fields, `correct`, `problem`, `realised`: what is known now, or None of a
-    batch of unlike requests, `held_bytes`: memory that it keeps, and on a GPU `free_bytes`: what is left of that one's.
+    `known`: what the inputs are like, where another case of the group had that measured. Returns record fields,
+    `correct`, `problem`, `realised`: what is known now, or None of a batch of unlike requests, `held_bytes`: memory
+    that it keeps, `call_s`: what a call takes, and on a GPU `free_bytes`: what is left of that one's memory.
     """
     before = memory.resident()
-    attn = _begin(case, plugins, keep)
+    attn = _begin(state, case, how)
     with compiling.from_scratch() if case.compiled else contextlib.nullcontext():
         answer = _prepare_batch(state, attn, case) if case.requests else _prepare(state, attn, case, capture, known)
+    if answer["correct"]:
+        answer["call_s"] = state["stopwatch"].call_s
     if gpu.is_gpu(case.device):
         held, free = gpu.memory(case.device)
         return {**answer, "held_bytes": held, "free_bytes": free}
@@ -49,25 +61,29 @@ def set_up(
 
 
 def set_up_again(
-    state: State, case: Case, plugins: list[str], capture: str | None, keep: bool, known: Realised
+    state: State, case: Case, how: How, capture: str | None, known: Realised, call_s: float
 ) -> dict[str, Any]:
-    """Makes another process ready for a case on a CPU that was checked in its first one: it only warms up."""
+    """Makes another process ready for a case on a CPU that was checked in its first one: it only warms up.
+
+    `call_s`: what a call took in the one before.
+    """
     before = memory.resident()
-    attn = _begin(case, plugins, keep)
+    attn = _begin(state, case, how)
     (q, k, v), _ = inputs.realise(case, capture, known)
     extras: dict[str, Any] = make_extras(attn, q, k, v, seed=case.seed)
     step = Step(attn, {"q": q, "k": k, "v": v, **extras}) if case.mode == "decode" else None
-    fields = _ready(state, attn, attn, case, (q, k, v), extras, step, first_s=0.0)
+    fields = _ready(state, attn, attn, case, (q, k, v), extras, step, call_s, again=True)
     return {"calls_per_sample": fields["calls_per_sample"], "held_bytes": max(0, memory.resident() - before)}
 
 
-def _begin(case: Case, plugins: list[str], keep: bool) -> Variant:
+def _begin(state: State, case: Case, how: How) -> Variant:
     """The case's variant, in a process that has what it needs."""
-    for plugin in plugins:
+    state["how"] = how
+    for plugin in how.plugins:
         load_plugin(Path(plugin))
     if case.device == "cpu":
         torch.set_num_threads(case.threads)
-        if keep:
+        if how.keep:
             memory.keep_heap()
     gpu.use(case.device)
     torch.manual_seed(case.seed)
@@ -112,6 +128,8 @@ def _ready(
     extras: dict[str, Any],
     step: Step | None,
     first_s: float,
+    *,
+    again: bool = False,
 ) -> dict[str, Any]:
     """Warms up the call of a uniform case: `form`, which is `attn` itself or compiled, or the decode step."""
     q, k, v = qkv
@@ -127,7 +145,7 @@ def _ready(
             keeping = functools.partial(attn.prefill, q, k, v, **extras)
     state["untouched"] = untouched.Untouched(given)
     earlier_s = 0.0 if step is None else step.compile_s
-    return _warm_up(state, attn, case, call, functools.partial(_state_bytes, keeping), first_s, earlier_s)
+    return _warm_up(state, attn, case, call, functools.partial(_state_bytes, keeping), first_s, earlier_s, again=again)
 
 
 def _prepare_batch(state: State, attn: Variant, case: Case) -> dict[str, Any]:
@@ -150,11 +168,14 @@ def _warm_up(
     state_bytes: Callable[[], int | None],
     first_s: float,
     earlier_s: float,
+    *,
+    again: bool = False,
 ) -> dict[str, Any]:
-    """Makes a call ready to be sampled. It was first called in `first_s`; `earlier_s` went to compiling before that."""
+    """Makes a call ready to be sampled. It was first called in `first_s`, in this process or, `again`, in another;
+    `earlier_s` went to compiling before that."""
     memory.trim_heap()  # what the check has used is not what a call needs
-    stopwatch = Stopwatch(call, case.device, case.threads)
-    fields: dict[str, Any] = {"warmup_s": stopwatch.warm_up()}
+    stopwatch = Stopwatch(call, case.device, case.threads, state["how"].turn_s)
+    fields: dict[str, Any] = {"warmup_s": stopwatch.warm_up(first_s, AGAIN_S if again else WARMUP_S)}
     if attn.compiles or case.compiled:
         fields["compile_s"] = earlier_s + max(0.0, first_s - stopwatch.call_s)
     if case.compiled:
@@ -187,6 +208,7 @@ def weigh(state: State) -> dict[str, Any]:
     fields = {
         "peak_bytes": memory.allocator_peak(call, case.device),
         "peak_rss_bytes": memory.resident_peak(call) if case.device == "cpu" else None,
+        # a call of its own: seen by the counter, a number may become a tensor of eight bytes
         "flops": flops.count(call) if attn.counts_flops and not case.compiled else None,
         "state_bytes": state["state_bytes"](),
     }

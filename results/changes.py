@@ -131,7 +131,8 @@ def certain(b: Record, h: Record) -> Iterable[Finding]:
     if not b.status == h.status == "ok":
         return
     if b.error is not None and h.error is not None:
-        allowed = b.error_allowed
+        # what is allowed is the floor alone where BASE is within it, so as much again as BASE's own error is let pass
+        allowed = None if b.error_allowed is None else max(b.error_allowed, 2 * b.error)
         grown = allowed is not None and b.error <= allowed < h.error
         why = f"BASE allowed {allowed:.3g}" if grown and allowed is not None else ""
         yield Finding(

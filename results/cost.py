@@ -1,7 +1,7 @@
 """What a run cost beside its measured calls: where its wall time went.
 
-Strictly measured is the time inside of timed calls alone: those whose seconds are in a record's samples. Beside them, a
-case is called to warm it up, and to weigh memory and operations: no sample comes of that, but figures rest on it. The
+Strictly measured is the time inside of timed calls alone: those whose seconds are in a record's samples. Beside them,
+other calls are weighed, whose memory and operations are measured, and some warm a case up. The
 check against the definition is the harness's own cost and a product of its own: no figure is published without it, so
 it is told apart. All else is the harness: planning, ceilings, starting processes, and whatever passes between timed
 calls, the untimed one at the start of each turn included.

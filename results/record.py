@@ -152,6 +152,8 @@ class Record(BaseModel):
     error: Figure | None = None
     """Largest difference from the definition in float64, over its largest value; the worst of output and gradients."""
     error_allowed: Figure | None = None
+    """A floor of some rounding steps, where the error is within it; else the floor and twice the definition's own error
+    in the case's dtype."""
     error_of: str | None = None
     """Which tensor `error` is of: out, dq, dk, dv or the gradient of an extra."""
     checked_rows: Count | None = None

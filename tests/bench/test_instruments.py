@@ -34,25 +34,54 @@ def test_a_sample_is_the_time_of_one_call(monkeypatch: pytest.MonkeyPatch, cost_
     watch = timing.Stopwatch(clock.call, "cpu")
     watch.warm_up()
     assert watch.sample() == pytest.approx(cost_s)
-    assert watch.calls * cost_s >= min(timing.SAMPLE_S, timing.MAX_CALLS * cost_s) * 0.5
+    assert watch.calls * cost_s >= min(timing.TURN_S, timing.MAX_CALLS * cost_s) * 0.5
 
 
 def test_warm_up_is_kept_apart_and_slow_calls_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, 3.0)
     watch = timing.Stopwatch(clock.call, "cpu")
-    assert watch.warm_up() == pytest.approx(3.0 * timing.WARMUP_CALLS)
+    assert watch.warm_up() == pytest.approx(2 * 3.0)  # alike
     before = clock.calls
     watch.sample()
     assert clock.calls == before + 1
 
 
-def test_a_short_call_is_run_once_untimed_in_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch, 0.01)
+@pytest.mark.parametrize(("earlier_s", "calls"), [(3.1, 1), (9.0, 2), (1.0, 2)])
+def test_a_slow_call_that_is_like_an_earlier_one_is_warm(
+    monkeypatch: pytest.MonkeyPatch, earlier_s: float, calls: int
+) -> None:
+    clock = Clock(monkeypatch, 3.0)
     watch = timing.Stopwatch(clock.call, "cpu")
+    assert watch.warm_up(earlier_s) == pytest.approx(calls * 3.0)
+    assert watch.call_s == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("turn_s", [0.015, 0.1, 0.4])
+def test_a_turn_takes_as_long_as_was_asked(monkeypatch: pytest.MonkeyPatch, turn_s: float) -> None:
+    clock = Clock(monkeypatch, 0.001)
+    watch = timing.Stopwatch(clock.call, "cpu", turn_s=turn_s)
     watch.warm_up()
-    before = clock.calls
+    before = clock.now
     watch.sample()
-    assert clock.calls == before + watch.calls + 1
+    assert clock.now - before == pytest.approx(turn_s, rel=0.25)
+
+
+@pytest.mark.parametrize(("turn_s", "untimed"), [(0.015, 1), (0.1, 0)])
+def test_a_short_call_is_run_once_untimed_where_the_median_of_parts_would_see_cold_caches(
+    monkeypatch: pytest.MonkeyPatch, turn_s: float, untimed: int
+) -> None:
+    clock = Clock(monkeypatch, 0.01)
+    watch = timing.Stopwatch(clock.call, "cpu", turn_s=turn_s)
+    watch.warm_up()
+    start = clock.calls
+
+    def cold_at_first() -> None:
+        clock.call()
+        clock.now += 0.005 if clock.calls == start + 1 else 0.0
+
+    watch.call = cold_at_first
+    assert watch.sample() == pytest.approx(0.01)
+    assert clock.calls == start + watch.calls + untimed
 
 
 def test_an_interruption_spoils_a_part_of_a_turn_and_not_its_sample(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,20 @@ def test_each_process_has_its_share_of_the_rounds_and_the_same_inputs(
     assert records[0]["inputs_effective_keys"] == records[1]["inputs_effective_keys"]
 
 
+def test_none_takes_more_than_its_share_of_the_time_either(sweep: Callable[..., Any], told: Path) -> None:
+    """Where the interval is too wide, rounds go on for the case's time; no process may take most of them."""
+    config = told.parent / "long.toml"
+    config.write_text("precision = 1e-6\nmin_rounds = 6\nmax_rounds = 60\nprocesses = 3\n")
+    asked = (config, "--case-time", "0.9s", "--plugin", str(told), "--variants", "told", "--seq-lens", "64")
+    (record,) = sweep(*asked).records
+    assert (record["status"], record["stopped_by"] in ("time", "rounds")) == ("ok", True)
+    assert 4 <= record["processes"] <= 6
+    calls = [line.split()[0] for line in (told.parent / "calls").read_text().splitlines()]
+    counts = {pid: calls.count(pid) for pid in set(calls)}
+    assert len(counts) == record["processes"]
+    assert max(counts.values()) < 0.6 * len(calls)
+
+
 def test_what_dies_in_a_later_process_is_recorded_and_the_rest_goes_on(sweep: Callable[..., Any], told: Path) -> None:
     (told.parent / "mark").touch()
     options = ("--plugin", str(told), "--processes", "2")
