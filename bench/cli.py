@@ -115,7 +115,9 @@ for command in COMMANDS:
 @click.option("--time-budget", metavar="TIME", help="For the whole run, e.g. 120s or 5m: the rest is skipped.")
 @click.option("--case-time", metavar="TIME", help="For the samples of one case.")
 @click.option("--turn-time", metavar="TIME", help="Of timed calls in one turn: 15ms unless given.")
-@click.option("--processes", metavar="N", help="That take a case's samples, one after the other: 3 unless given.")
+@click.option(
+    "--processes", metavar="N", help="At least so many take a case's samples, one after the other: 3 unless given."
+)
 @click.option(
     "--allocator",
     type=click.Choice(["keep", "system"]),

@@ -229,4 +229,5 @@ def _costs(runs: tuple[str, ...], as_json: bool) -> None:
 def _plain_cost(cost: Cost) -> dict[str, Any]:
     from dataclasses import asdict
 
-    return {**asdict(cost), "unmeasured_share": cost.unmeasured_share, "harness_share": cost.harness_share}
+    shares = {name: getattr(cost, name) for name in ("untimed_share", "unmeasured_share", "harness_share")}
+    return {**asdict(cost), **shares}

@@ -36,7 +36,7 @@ def parse_seconds(value: object) -> object:
         return value
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*", value)
     if not match:
-        raise ValueError(f"{value!r} is not a time; write it as 90s, 2m or 1.5h")
+        raise ValueError(f"{value!r} is not a time; write it as 90s, 20ms, 2m or 1.5h")
     return float(match[1]) * {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600}[match[2]]
 
 
@@ -173,11 +173,11 @@ class Config(BaseModel):
     times count among up to 321 cases, 6 among 23, 5 among 6."""
     max_rounds: Size = 100
     processes: Size = 3
-    """How many processes, one after the other, take a case's samples on a CPU. Where a process lies in memory is chance
-    that lasts as long as it does and can cost some percent, with an interval as narrow as ever: one process alone would
-    measure its luck. They share the fewest rounds; where more are taken, none takes more than its share of the case's
-    time, and others follow. One process takes all of calls of .15 s or more, whose times it hardly touches; of what
-    compiles, since each would compile anew; and of a batch of unlike requests."""
+    """How many processes at least, one after the other, take a case's samples on a CPU. Where a process lies in memory
+    is chance that lasts as long as it does and can cost some percent, with an interval as narrow as ever: one process
+    alone would measure its luck. They share the fewest rounds; where more are taken, a process ends when it has had its
+    share of the case's time, and another follows. One process takes all of calls of .15 s or more, whose times it
+    hardly touches; of what compiles, since each would compile anew; and of a batch of unlike requests."""
     timeout: Seconds = 300.0
     """Seconds for any one step of a case; a case that takes longer is killed and recorded as `timeout`."""
     allocator: Literal["keep", "system"] = "keep"

@@ -182,8 +182,8 @@ def check(
 
 
 def worst(checks: Sequence[Check]) -> Check:
-    """The one verdict of several parts: the one that is wrong or nearest to it, over the rows of all."""
-    found = max(checks, key=lambda check: (check.problem is not None, _excess(check.error, check.allowed)))
+    """The one verdict of several parts: one that is wrong, or else the least exact, over the rows of all."""
+    found = max(checks, key=lambda check: (check.problem is not None, not check.correct, check.error))
     return replace(found, rows=sum(check.rows for check in checks))
 
 

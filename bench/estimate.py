@@ -23,8 +23,8 @@ MARGIN_OF_ONE = 4.0
 """The same where one length and the declared exponent made it: much of what a short length takes may be constant."""
 LEAST_OF_ONE_S = 0.01
 """A shorter time says more of how long calls take to start than of the work, and makes no estimate by itself."""
-CALLS = 3
-"""A case's set-up is one step, and it calls at least so often: once to be checked, twice to warm up."""
+CALLS = 2
+"""A case's set-up is one step, and it calls at least so often: once to be checked, once to warm up."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Isolated processes: forked from a server that has torch loaded already, so that a fresh one costs milliseconds.
 
-The main process never imports torch. A child answers requests over a pipe; what it prints comes over another, and if it
-dies, the end of that says why. Children die with the server, and the server with the main process; what a child has
+The main process calls nothing of torch. A child answers requests over a pipe; what it prints comes over another, and if
+it dies, the end of that says why. Children die with the server, and the server with the main process; what a child has
 started dies with it: nothing stays behind.
 """
 

@@ -36,6 +36,7 @@ LITTLE_SHARE = 0.02
 STEPS = {
     "ready": "starting",
     "set_up": "checking",
+    "look_back": "renewing",
     "set_up_again": "renewing",
     "sample": "sampling",
     "weigh": "weighing",
@@ -232,17 +233,22 @@ class Scheduler:
         return alive
 
     def _is_due(self, turn: Turn, done: int) -> bool:
-        """Whether its process has had its share: of the fewest rounds, and then of the case's time."""
-        if not turn.renewable:
+        """Whether its process has had its share: of the fewest rounds, and then of the case's time, of which another
+        one must have half a share left."""
+        if done == 1 or not turn.renewable:
             return False
         rounds, seconds = turn.of_this_process
         if done <= self.config.min_rounds:
             return rounds >= math.ceil(self.config.min_rounds / self.config.processes)
-        return seconds >= self.config.case_time / self.config.processes
+        share = self.config.case_time / self.config.processes
+        return seconds >= share and self.config.case_time - turn.sampling_s >= share / 2
 
     def _renew(self, turn: Turn) -> bool:
         """Goes on with a case in a fresh process. What it computes was checked in the first one."""
         self.watcher.step(f"another process for {turn.case.variant}")
+        answer = self._ask(turn, worker.look_back)
+        if answer is None or not self._is_untouched(turn, answer):
+            return False
         turn.child.close()
         began = time.monotonic()
         turn.child = Child()
@@ -275,14 +281,18 @@ class Scheduler:
     def _weigh(self, turn: Turn) -> bool:
         self.watcher.step(f"memory of {turn.case.variant}")
         answer = self._ask(turn, worker.weigh)
-        if answer is None:
-            return False
-        if answer["problem"]:
-            turn.child.close()
-            self._finish([self._bare(turn.planned, "incorrect", [answer["problem"]], turn)])
+        if answer is None or not self._is_untouched(turn, answer):
             return False
         turn.fields |= answer["fields"]
         return True
+
+    def _is_untouched(self, turn: Turn, answer: dict[str, Any]) -> bool:
+        """Whether no call has written into its inputs; a case whose calls did is saved as incorrect."""
+        if not answer["problem"]:
+            return True
+        turn.child.close()
+        self._finish([self._bare(turn.planned, "incorrect", [answer["problem"]], turn)])
+        return False
 
     def _ask(self, turn: Turn, function: Callable[..., Any], *args: Any, may_wait: bool = False) -> Any:
         """An answer of the case's process. Where it has none, the case is saved with the reason, and None returned.

@@ -26,16 +26,19 @@ TURN_S = 0.015
 """Of a turn, where calls are short and nothing else is asked for; a longer call is a turn by itself."""
 SHORT_S = 0.05
 """Calls shorter than this get one untimed call first in each turn: another worker has just used the caches. Where a
-turn has FEW_PARTS or more, their median takes no notice of the first one."""
-FEW_PARTS = 5
+turn has MANY_PARTS, their median takes no notice of the first one."""
+MANY_PARTS = 10
 SETTLE_S = 0.05
 """Longest wait after a turn until this process's other threads sleep. Those of a parallel region spin for 5 to 25
 milliseconds before they do (libgomp), and would hold a core while the next worker is timed."""
 POLL_S = 0.001
 TASKS = Path("/proc/self/task")
 WARMUP_S = 0.05
+"""Warming up takes this long at least,"""
 AGAIN_S = 0.03
-"""The same in a case's further processes: what a call takes is known then."""
+"""or this long in a case's further processes: what a call takes is known then."""
+LONG_S = 0.15
+"""A single call that is longer, and like one before, warms up; of others the first pays for the pages it touches."""
 MAX_CALLS = 1000
 CHANGING = 1.5
 """While one call takes so many times as long as that before it, or the other way round, something is still being
@@ -67,12 +70,13 @@ class Stopwatch:
     def warm_up(self, earlier_s: float | None = None, least_s: float = WARMUP_S) -> float:
         """Calls for `least_s`, and until calls are alike, so that a turn's size can be chosen; returns the time.
 
-        `earlier_s`: what a call before took. One call that is like it is enough, where calls are long.
+        `earlier_s`: what a call before took. One call that is like it is enough where calls are long.
         """
         start = time.perf_counter()
         last, best, calls, spent, changing = earlier_s, float("inf"), 0, 0.0, True
         while (
             not calls
+            or (calls == 1 and best < LONG_S)
             or (spent < least_s and calls < MAX_CALLS)
             or (changing and spent < CHANGING_S and calls < CHANGING_CALLS)
         ):
@@ -83,8 +87,8 @@ class Stopwatch:
         self.call_s = best
         if not self.cuda:
             best = max(best, 1e-9)
-            self.parts = max(1, round(self.turn_s / max(best, PART_S)))
             self.calls_per_part = max(1, min(MAX_CALLS, round(PART_S / best)))
+            self.parts = max(1, round(self.turn_s / (best * self.calls_per_part)))
         return spent
 
     @property
@@ -97,7 +101,7 @@ class Stopwatch:
         gc.collect()
         gc.disable()
         try:
-            if self.call_s < SHORT_S and self.parts < FEW_PARTS:
+            if self.call_s < SHORT_S and self.parts < MANY_PARTS:
                 self.call()
             seconds = median(self._timed(self.calls_per_part) for _ in range(self.parts))
             if self.handover is not None:

@@ -50,7 +50,7 @@ class Turn:
     before: tuple[int, float] = (0, 0.0)
     """Rounds and seconds of sampling that those before this one took."""
     call_s: float = 0.0
-    """What a call took when it was warmed up."""
+    """What a call took when its first process was warmed up."""
     recorded: bool = False
     """It has its record, and takes turns as the baseline of another part."""
 
@@ -63,12 +63,13 @@ class Turn:
 
     @property
     def renewable(self) -> bool:
-        """Another process can go on where one ended, without compiling anew, and it matters."""
+        """Another process can go on where one ended, without compiling anew, and it matters. Asked when there are
+        samples."""
         return (
             self.case.device == "cpu"
             and not self.case.requests
             and "compile_s" not in self.fields
-            and self.call_s < LONG_S
+            and median(self.samples) < LONG_S
         )
 
     @property

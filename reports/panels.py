@@ -138,7 +138,7 @@ def draw_error(axes: Any, setting: Setting) -> None:
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     _ticks(axes.xaxis, log_ticks(low, high))
-    axes.set_xlabel("Largest error over what is allowed")
+    axes.set_xlabel("Largest error over what it is held to")
     _rows(axes, ordered, [styles[label].colour for label in ordered])
     wrong = any(wrong for row in rows.values() for _, wrong in row)
     _note(axes, f"A dot a length, the worst filled{'; a red cross: incorrect, so no time is given' if wrong else ''}.")

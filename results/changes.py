@@ -131,10 +131,10 @@ def certain(b: Record, h: Record) -> Iterable[Finding]:
     if not b.status == h.status == "ok":
         return
     if b.error is not None and h.error is not None:
-        # what is allowed is the floor alone where BASE is within it, so as much again as BASE's own error is let pass
+        # BASE's record may hold the floor alone, less than it would have allowed: an error must have doubled too
         allowed = None if b.error_allowed is None else max(b.error_allowed, 2 * b.error)
         grown = allowed is not None and b.error <= allowed < h.error
-        why = f"BASE allowed {allowed:.3g}" if grown and allowed is not None else ""
+        why = f"BASE was held to {b.error_allowed:.3g}" if grown else ""
         yield Finding(
             h, "error", "worse" if grown else "same", "less exact" if grown else "same", b.error, h.error, why=why
         )

@@ -1,10 +1,11 @@
 """What a run cost beside its measured calls: where its wall time went.
 
-Strictly measured is the time inside of timed calls alone: those whose seconds are in a record's samples. Beside them,
-other calls are weighed, whose memory and operations are measured, and some warm a case up. The
-check against the definition is the harness's own cost and a product of its own: no figure is published without it, so
-it is told apart. All else is the harness: planning, ceilings, starting processes, and whatever passes between timed
-calls, the untimed one at the start of each turn included.
+A measured call is one that a figure of a record comes from: timed calls, whose seconds are in its samples; the first
+call of what compiles, whose time is `compile_s`; and calls that are weighed for their memory and operations. What of
+the wall time is not inside of such calls is the price of measuring; what is not inside of timed ones is told too. The
+check against the definition is part of that price and a product of its own, since no figure is published without it, so
+it is told apart. The rest is the harness: planning, ceilings, starting processes, warming up, and whatever passes
+between timed calls.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .store import RunFolder
 
 PARTS = {
     "measured": "inside of timed calls",
+    "compiling": "compiling: the first calls of what compiles",
     "warming": "warming up: untimed calls before the first turn",
     "weighing": "weighing memory and operations",
     "checking": "drawing inputs, checking against the definition, fidelity",
@@ -30,7 +32,7 @@ PARTS = {
     "ceilings": "measuring the machine's ceilings",
     "rest": "all else",
 }
-CALLS = ("measured", "warming", "weighing")
+MEASURED = ("measured", "compiling", "weighing")
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,19 @@ class Cost:
     """Of one process, in the mean; null where none was started."""
 
     @property
-    def unmeasured_share(self) -> float:
-        """Of the wall time: not inside of timed calls, which is the strictest measure of what the harness costs."""
+    def untimed_share(self) -> float:
+        """Of the wall time: not inside of timed calls."""
         return 1 - self.spent_s["measured"] / self.total_s
 
     @property
+    def unmeasured_share(self) -> float:
+        """Of the wall time: not inside of measured calls."""
+        return 1 - sum(self.spent_s[part] for part in MEASURED) / self.total_s
+
+    @property
     def harness_share(self) -> float:
-        """Of the wall time: neither inside of a case's own calls nor checking it."""
-        return 1 - sum(self.spent_s[part] for part in (*CALLS, "checking")) / self.total_s
+        """Of the wall time: neither inside of measured calls nor checking a case."""
+        return self.unmeasured_share - self.spent_s["checking"] / self.total_s
 
     @property
     def parts(self) -> list[tuple[float, str]]:
@@ -62,12 +69,12 @@ class Cost:
 
     @property
     def sentence(self) -> str:
-        calls = sum(self.spent_s[part] for part in CALLS) / self.total_s
         checks = self.spent_s["checking"] / self.total_s
         start = "" if self.start_s is None else f"; a case's process starts in {self.start_s:.3f} s"
         return (
-            f"{self.run}: {self.total_s:.1f} s, {self.unmeasured_share:.1%} of it not inside of timed calls. Calls of "
-            f"cases, timed or not, took {calls:.1%}, checks {checks:.1%}, the harness {self.harness_share:.1%}{start}"
+            f"{self.run}: {self.total_s:.1f} s, {self.unmeasured_share:.1%} of it not inside of measured calls "
+            f"({self.untimed_share:.1%} not inside of timed ones): checks took {checks:.1%}, the harness "
+            f"{self.harness_share:.1%}{start}"
         )
 
 
@@ -84,9 +91,10 @@ def account(name: str, run: Run, records: Sequence[Record]) -> Cost:
     if total <= 0:
         raise ResultsError(f"{name} does not say where its time went: it was killed, or is no sweep; measure it again")
     parts = {part: spent.get(part, 0.0) for part in PARTS}
-    # a set-up holds its warm-up, and sampling the timed calls
+    # a set-up holds its warm-up and what was compiled in it, and sampling the timed calls
     parts["warming"] = sum(record.warmup_s or 0.0 for record in records)
-    parts["checking"] = max(0.0, parts["checking"] - parts["warming"])
+    parts["compiling"] = sum(record.compile_s or 0.0 for record in records)
+    parts["checking"] = max(0.0, parts["checking"] - parts["warming"] - parts["compiling"])
     parts["pausing"] = max(0.0, spent.get("sampling", 0.0) - parts["measured"])
     parts["rest"] = max(0.0, total - sum(parts.values()))
     started = sum(record.processes or 1 for record in records if record.wall_s)

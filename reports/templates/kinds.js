@@ -202,7 +202,7 @@ function errorChart(found) {
   const rows_ = found.filter((row) => value("error", row) !== null && value("error_allowed", row) > 0);
   const all = series(rows_, (row) => ({ x: Math.max(value("error", row) / value("error_allowed", row), 1e-4), bad: value("status", row) === "incorrect",
     facts: () => [["length", count(value("n_k", row))], ["error", `${digits(value("error", row))} of ${digits(value("error_allowed", row))}`], ["in", value("error_of", row) ?? ""], ["status", value("status", row)]] }));
-  return byVariant(all, { type: "log", title: "Largest error over what is allowed", write: plain, keep: true }, [{ axis: "x", at: 1, text: "allowed", bad: true, include: true }]);
+  return byVariant(all, { type: "log", title: "Largest error over what it is held to", write: plain, keep: true }, [{ axis: "x", at: 1, text: "allowed", bad: true, include: true }]);
 }
 
 // trained tasks have no rows: families and variants that the filters leave out are left out of them too

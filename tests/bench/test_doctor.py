@@ -182,10 +182,10 @@ def test_where_the_time_of_a_run_went_adds_up(sweep: Callable[..., Any], cli: Ca
     assert sum(told["spent_s"].values()) == pytest.approx(told["total_s"], abs=0.01)
     assert told["spent_s"]["warming"] == pytest.approx(sum(r["warmup_s"] for r in answer.records), abs=1e-3)
     assert told["spent_s"]["rest"] < 0.2 * told["total_s"]
-    assert 0 < told["harness_share"] < told["unmeasured_share"] < 1
+    assert 0 < told["harness_share"] < told["unmeasured_share"] < told["untimed_share"] < 1
     assert told["start_s"] > 0
     read = cli("doctor", folder)
     assert read.code == 0, read.error
-    assert f"{told['unmeasured_share']:.1%} of it not inside of timed calls" in read.out
+    assert f"{told['unmeasured_share']:.1%} of it not inside of measured calls" in read.out
     rows = [line.split("\t") for line in read.out.splitlines()]
     assert [f"{told['spent_s']['measured']:.1f} s", "inside of timed calls"] in [row[::2] for row in rows]

@@ -45,6 +45,35 @@ def test_twice_the_baseline_and_a_floor() -> None:
     assert allowed == pytest.approx(0.02, rel=1e-3)
 
 
+@dataclass(frozen=True)
+class Counted(Naive):
+    """Off by so many of float32's rounding steps; counts in which dtypes its definition is evaluated."""
+
+    steps: float = 0.0
+    asked: tuple[list[torch.dtype], ...] = ([],)
+
+    def definition(self, q, k, v, *, dtype=torch.float64, **kw):  # type: ignore[no-untyped-def]
+        self.asked[0].append(dtype)
+        out = super().definition(q, k, v, dtype=dtype, **kw)
+        return out * (1 + 50 * torch.finfo(dtype).eps) if dtype == torch.float32 else out
+
+    def forward(self, q, k, v, **kw):  # type: ignore[no-untyped-def]
+        exact = super().definition(q, k, v, **{key: value for key, value in kw.items() if key != "scale"})
+        return (exact * (1 + self.steps * torch.finfo(torch.float32).eps)).float()
+
+
+@pytest.mark.parametrize(("steps", "evaluated", "correct"), [(8, 1, True), (60, 2, True), (200, 2, False)])
+def test_the_definition_is_evaluated_in_the_dtype_only_where_the_floor_is_passed(
+    steps: float, evaluated: int, correct: bool
+) -> None:
+    attn = Counted(steps=steps, asked=([],))
+    found = verdict(attn)
+    assert attn.asked[0] == [torch.float64, torch.float32][:evaluated]
+    assert found.correct is correct
+    floor = 16 * torch.finfo(torch.float32).eps
+    assert found.allowed == pytest.approx(floor if evaluated == 1 else floor + 100 * floor / 16, rel=0.05)
+
+
 def test_the_definition_itself_passes() -> None:
     for train in (False, True):
         found = verdict(Naive(), train=train)

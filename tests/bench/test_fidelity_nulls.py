@@ -154,6 +154,17 @@ def test_the_window_of_as_many_keys_is_found(causal: bool) -> None:
     assert window_size(0, everything, 48, causal=causal) == 1
 
 
+def test_highest_keys_are_those_of_a_stable_sort() -> None:
+    generator = torch.Generator().manual_seed(0)
+    p = torch.randint(0, 6, (2, 3, 40, 17), generator=generator).double()  # many are equal
+    count = torch.randint(0, 18, (2, 3, 40, 1), generator=generator)
+    order = p.argsort(dim=-1, descending=True, stable=True)
+    sorted_ = torch.zeros_like(p, dtype=torch.bool).scatter_(-1, order, torch.arange(17) < count)
+    assert {0, 17} < set(count.flatten().tolist())
+    assert torch.equal(highest(count, p), sorted_)
+    assert not highest(torch.zeros_like(count), p).any()
+
+
 def test_highest_keys_by_hand() -> None:
     p = torch.tensor([[[[0.1, 0.4, 0.1, 0.4], [0.7, 0.1, 0.1, 0.1]]]])
     counts = torch.tensor([[[[1], [3]]]])

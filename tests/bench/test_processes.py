@@ -74,6 +74,30 @@ def test_none_takes_more_than_its_share_of_the_time_either(sweep: Callable[..., 
     assert max(counts.values()) < 0.6 * len(calls)
 
 
+def test_a_long_call_has_one_process(sweep: Callable[..., Any], told: Path) -> None:
+    slow = told.read_text().replace(
+        "scores = (q", "import time; time.sleep(0.16 if q.shape[2] == 64 else 0)\n        scores = (q"
+    )
+    told.write_text(slow)
+    options = ("--plugin", str(told), "--processes", "2")
+    records = sweep("--variants", "told,sdpa", "--seq-lens", "64", *options).records
+    assert {r["variant"]: (r["status"], r["processes"]) for r in records} == {"told": ("ok", 1), "sdpa": ("ok", 2)}
+
+
+def test_what_an_earlier_process_wrote_is_found(sweep: Callable[..., Any], told: Path) -> None:
+    """The first of two processes writes into its inputs after the check; the second, which is weighed, does not."""
+    writes = """
+            calls = [line.split()[0] for line in CALLS.read_text().splitlines()]
+            if len(set(calls)) == 1 and len(calls) > 3:
+                v.data[..., -1, :].mul_(0.5)
+"""
+    told.write_text(told.read_text().replace("            if MARK", f"{writes}            if MARK"))
+    options = ("--plugin", str(told), "--processes", "2")
+    found = {r["variant"]: r for r in sweep("--variants", "told,sdpa", "--seq-lens", "64", *options).records}
+    assert (found["told"]["status"], found["sdpa"]["status"]) == ("incorrect", "ok")
+    assert found["told"]["reasons"] == ["writes into its input v, at a call after that which was checked"]
+
+
 def test_what_dies_in_a_later_process_is_recorded_and_the_rest_goes_on(sweep: Callable[..., Any], told: Path) -> None:
     (told.parent / "mark").touch()
     options = ("--plugin", str(told), "--processes", "2")

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 
-from attnbench.bench.turn import _moved
+from attnbench.bench.turn import Turn, _moved
+
+
+def test_a_baseline_begins_the_next_part_of_its_group_anew() -> None:
+    fields: dict[str, Any] = {"planned": None, "started_at": "now", "child": object(), "fields": {"error": 0.0}}
+    turn = Turn(**cast(Any, fields), samples=[1.0, 2.0], sampling_s=3.0, wall_s=9.0)
+    turn.renewed()
+    turn.samples.append(4.0)
+    turn.sampling_s += 4.5
+    assert turn.of_this_process == (1, 4.5)
+    again = turn.anew()
+    assert (again.samples, again.of_this_process, again.processes, again.recorded) == ([], (0, 0.0), 1, True)
+    assert (again.child, again.fields, again.wall_s) == (turn.child, turn.fields, 9.0)
+    assert turn.samples == [1.0, 2.0, 4.0]
 
 
 @pytest.mark.parametrize(

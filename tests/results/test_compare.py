@@ -260,6 +260,16 @@ def test_an_error_past_what_base_allowed_is_worse_even_where_head_allows_it(foun
     assert called(comparison) == [("less exact", "gla", 512, "error")]
 
 
+@pytest.mark.parametrize(("error", "less"), [(1.7e-6, False), (1.9e-6, True)])
+def test_an_error_that_has_not_doubled_is_the_same_where_base_may_have_allowed_more(
+    found: Callable[..., Comparison], error: float, less: bool
+) -> None:
+    """BASE's error is within the floor, which is then all that its record tells of what was allowed."""
+    base = records(0, changes={("gla", 512): {"error": 9e-7, "error_allowed": 1e-6}})
+    head = records(1, changes={("gla", 512): {"error": error, "error_allowed": 3e-6}})
+    assert called(found(head, base)) == [("less exact", "gla", 512, "error")] * less
+
+
 def test_fidelity_counts_beyond_five_percent_and_beyond_rounding(found: Callable[..., Comparison]) -> None:
     changes = {
         ("nystrom", 512): {"fidelity_error": 0.11},
