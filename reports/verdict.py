@@ -28,7 +28,7 @@ from .evidence import (
 )
 from .phrases import SAME_AS_SOFTMAX
 from .question import Question
-from .words import count, interval, percent, plural, size
+from .words import count, interval, percent, percents, plural, size
 
 Outcome = Literal["kept", "rejected", "unknown"]
 Lack = Literal["figures", "recall", "fidelity"]
@@ -112,15 +112,14 @@ def _against(
     if question.max_memory_bytes is not None and memory is not None and memory.value > question.max_memory_bytes:
         found.append(f"it needs {_amount(memory)}, more than {size(question.max_memory_bytes)}")
     if question.min_recall is not None and recall is not None and recall.value < question.min_recall:
-        found.append(f"it recalls {_share(recall)}, less than {percent(question.min_recall)} ({recall.source})")
+        has, least = percents(recall.value, question.min_recall)
+        found.append(f"it recalls {has} ({_ends(recall)}), less than {least} ({recall.source})")
     if question.max_error is not None:
         if candidate.kind == "own":
             found.append("it is an operator of its own: a distance from softmax attention means nothing for it")
         elif fidelity is not None and fidelity.value > question.max_error:
-            found.append(
-                f"its output is {percent(fidelity.value)} away from softmax attention's, more than "
-                f"{percent(question.max_error)} ({fidelity.source})"
-            )
+            has, most = percents(fidelity.value, question.max_error)
+            found.append(f"its output is {has} away from softmax attention's, more than {most} ({fidelity.source})")
     return found
 
 
@@ -212,7 +211,7 @@ def _meets(
     if question.max_memory_bytes is not None and memory is not None:
         found.append(f"it needs {_amount(memory)} of {size(question.max_memory_bytes)}")
     if question.min_recall is not None and recall is not None:
-        found.append(f"it recalls {_share(recall)} ({recall.source})")
+        found.append(f"it recalls {percent(recall.value)} ({_ends(recall)}) ({recall.source})")
     if question.max_error is not None:
         if candidate.kind == "exact":
             found.append("it is softmax attention")
@@ -295,5 +294,5 @@ def _amount(figure: Figure) -> str:
     return f"{size(figure.value)} ({figure.basis}{spread})"
 
 
-def _share(accuracy: Accuracy) -> str:
-    return f"{percent(accuracy.value)} ({interval(accuracy.low * 100, accuracy.high * 100)} %)"
+def _ends(accuracy: Accuracy) -> str:
+    return f"{interval(accuracy.low * 100, accuracy.high * 100)} %"

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 DASH = "–"
 NONE = "—"
+MOST_PLACES = 6
+"""Of a percentage: below that two shares are equal."""
 
 
 def digits(value: float) -> str:
@@ -47,6 +49,16 @@ def percent(share: float) -> str:
     if abs(share) < 1e-3:
         return "less than 0.1 %"
     return f"{share * 100:.1f} %" if share < 0.1 else f"{share * 100:,.0f} %"
+
+
+def percents(share: float, limit: float) -> tuple[str, str]:
+    """Two shares of which one is more than the other, with as many digits as show it."""
+    found = percent(share), percent(limit)
+    places = 1
+    while found[0] == found[1] and places < MOST_PLACES:
+        found = f"{share * 100:.{places}f} %", f"{limit * 100:.{places}f} %"
+        places += 1
+    return found
 
 
 def interval(low: float | None, high: float | None) -> str:

@@ -56,4 +56,7 @@ def test_figures_in_words() -> None:
     assert words.lengths([256, 512]) == "256, 512"
     assert words.lengths([256, 512, 1024, 2048]) == "256–2,048 (4 lengths)"
     assert words.seconds_interval(0.0409, 0.0416) == "40.9–41.6 ms"
+    assert words.percents(0.8984375, 0.9) == ("89.8 %", "90.0 %")
+    assert words.percents(0.28, 0.9) == ("28 %", "90 %")
+    assert words.percents(0.20001, 0.2) == ("20.001 %", "20.000 %")
     assert [words.percent(x) for x in (0.0001, 0.0123, 0.31, 4.7)] == ["less than 0.1 %", "1.2 %", "31 %", "470 %"]
