@@ -63,6 +63,10 @@ class Accuracy:
     """Of records, or of trained tasks."""
     length: int | None = None
     """Tokens at which it was measured, where it depends on them."""
+    keys: float | None = None
+    """Of a distance: how many keys a query kept there, where keys are chosen."""
+    tokens: int | None = None
+    """Of recall: over how many tokens it was asked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,13 +219,13 @@ def recall_of(evidence: Evidence, identity: str, load: int) -> Accuracy | None:
         )
         ids = tuple(record.task_id for record in task.records)
         low, high = (task.median if end is None else end for end in (task.low, task.high))
-        return Accuracy(task.median, low, high, source, ids)
+        return Accuracy(task.median, low, high, source, ids, tokens=task.seq_len)
     for run in reversed(evidence.runs):
         for record in run.records:
             value = getattr(record, f"recall_{load}", None)
             if value is not None and identity_of(record) == identity:
                 source = f"recall probe, {load} pairs, untrained"
-                return Accuracy(value, *_ends(value), source, (record.case_id,))
+                return Accuracy(value, *_ends(value), source, (record.case_id,), tokens=load)
     return None
 
 
@@ -246,7 +250,7 @@ def fidelity_of(evidence: Evidence, identity: str, question: Question) -> Accura
     found = [
         record
         for _, record in evidence.records(identity)
-        if record.status == "ok" and record.fidelity_error is not None and _named(record.inputs, question.inputs)
+        if record.status == "ok" and record.fidelity_error is not None and named(record.inputs, question.inputs)
     ]
     if not found:
         return None
@@ -262,10 +266,11 @@ def fidelity_of(evidence: Evidence, identity: str, question: Question) -> Accura
     beside = "" if null is None else f"; the plain mean of the values is {percent(null)} away"
     source = f"{input_words(best.inputs, short=True)}, {mask}, {best.n_k:,} tokens{beside}"
     error = best.fidelity_error
-    return Accuracy(error, error, error, source, (best.case_id,), best.n_k)
+    return Accuracy(error, error, error, source, (best.case_id,), best.n_k, keys=best.fidelity_keys)
 
 
-def _named(inputs: str, wanted: str) -> bool:
+def named(inputs: str, wanted: str) -> bool:
+    """Whether inputs are those wanted: `captured` stands for those of any file."""
     return inputs == wanted or inputs.partition(":")[0] == wanted
 
 

@@ -13,7 +13,12 @@ from ..results.record import Record
 from ..results.run import Run
 from ..results.store import ResultsWarning, kinds_in
 from .errors import ReportsError
-from .words import count, plural
+from .words import count, percent, plural
+
+UNSTEADY = 0.1
+"""Half width of a time's interval, as a share of the time, above which the machine is called unsteady,"""
+UNSTEADY_SHARE = 0.1
+"""where more than this share of a run's times is so wide."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,3 +102,22 @@ def _load(number: int, path: Path) -> LoadedRun:
             0, f"{path} has all of its {plural(run.cases, 'record')}, but was stopped before its end was noted"
         )
     return loaded
+
+
+def unsteady(runs: Sequence[LoadedRun]) -> list[str]:
+    """A warning for each run whose machine was too restless for many of its times to be relied on."""
+    found = []
+    for run in runs:
+        widths = [
+            max(r.time_s - r.time_s_low, r.time_s_high - r.time_s) / r.time_s
+            for r in run.records
+            if r.status == "ok" and r.time_s and r.time_s_low is not None and r.time_s_high is not None
+        ]
+        wide = sum(width > UNSTEADY for width in widths)
+        if wide > len(widths) * UNSTEADY_SHARE:
+            cases = f"{count(wide)} of {plural(len(widths), 'timed case')}"
+            found.append(
+                f"{run.path}: in {cases} the 95 % interval reaches more than {percent(UNSTEADY)} from the median: "
+                "the machine was busy or unsteady; measure again on a quiet one before choosing by these times"
+            )
+    return found

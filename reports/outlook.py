@@ -92,7 +92,7 @@ def _length_cell(one: Feasible, entries: dict[str, Entry]) -> Cell:
     found = one.length
     if found is None:
         return Cell(f"not even {count(one.series.of.n_k)}", entry=_known(one.series.of.case_id, entries))
-    spread = "" if _same(found.low, found.high) or one.at_least else f", {_ends(found.low, found.high)}"
+    spread = "" if _same(found.low, found.high) else f", {_ends(found.low, found.high)}"
     text = f"at least {count(found.value)}" if one.at_least else _about(found.value, found.basis)
     return Cell(text, f"{found.basis}{spread}", entry=_known(found.case_ids[-1], entries))
 

@@ -17,6 +17,7 @@ from ..results.reference import reference_runs
 from ..results.statistics import Interval
 from .errors import ReportsError
 from .evidence import Evidence, gather, ratio_at
+from .load import unsteady
 from .question import Question
 from .settings import causality, input_words
 from .verdict import Lack, Outcome, Verdict, incorrect, look, what_to_run
@@ -67,9 +68,10 @@ def recommend(runs: Sequence[str | Path], question: Question) -> Advice:
         )
     if evidence.others:
         notes.append(
-            f"{plural(evidence.others, 'other setting')} of these runs would fit the question too; name --dtype, "
-            "--device or --threads to choose"
+            f"{plural(evidence.others, 'other setting')} of these runs would fit the question too; where they differ "
+            "in dtype, device or threads, name those"
         )
+    notes += unsteady(evidence.runs)
     looked = {identity: look(evidence, question, identity) for identity in evidence.candidates}
     exact = [
         (looked[identity].time, identity)
@@ -128,22 +130,22 @@ def _beside(
 
 
 def _tiers(evidence: Evidence, question: Question, finished: Mapping[str, Verdict]) -> list[Verdict]:
-    """Those kept, fastest first; a tier ends where the next is clearly slower than the tier's first."""
+    """Those kept, tier by tier, the fastest first: each in the first tier whose first it is not clearly slower than."""
     order = sorted(
         (identity for identity, verdict in finished.items() if verdict.outcome == "kept"),
         key=lambda identity: finished[identity].time.value,  # type: ignore[union-attr]
     )
-    found: list[Verdict] = []
-    tier, first = 0, ""
+    tiers: list[list[str]] = []
     for identity in order:
-        verdict = finished[identity]
-        if first:
-            times = verdict.time, finished[first].time
-            ratio = ratio_at(evidence.chosen[identity], evidence.chosen[first], question.seq_len, times)  # type: ignore[arg-type]
-        if not first or ratio.low > 1:
-            tier, first = tier + 1, identity
-        found.append(replace(verdict, tier=tier))
-    return found
+        for tier in tiers:
+            times = finished[identity].time, finished[tier[0]].time
+            ratio = ratio_at(evidence.chosen[identity], evidence.chosen[tier[0]], question.seq_len, times)  # type: ignore[arg-type]
+            if ratio.low <= 1:
+                tier.append(identity)
+                break
+        else:
+            tiers.append([identity])
+    return [replace(finished[name], tier=place) for place, tier in enumerate(tiers, start=1) for name in tier]
 
 
 # -- words ----------------------------------------------------------------------------------------------------------

@@ -16,17 +16,13 @@ from . import cards, claims, data, dropins, growth, machines, missing, outlook, 
 from .answer import Sentence, answers, headline
 from .errors import ReportsError
 from .figures import save_figures
-from .load import LoadedRun, load_runs
+from .load import LoadedRun, load_runs, unsteady
 from .palette import FAMILIES
 from .settings import Setting, split
-from .words import count, listed, percent, plural
+from .words import listed, plural
 
 MOST_TABLES = 24
 """Settings with tables of their own: beyond these, charts and the table of all records serve better."""
-UNSTEADY = 0.1
-"""Half width of a time's interval, as a share of the time, above which the machine is called unsteady,"""
-UNSTEADY_SHARE = 0.1
-"""where more than this share of a run's times is so wide."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ def write(runs: Sequence[str | Path], out: Path | None = None) -> Report:
     sentences = answers(settings)
     warnings = [note for run in loaded for note in run.warnings]
     warnings += task_warnings + dropin_warnings + claim_warnings
-    warnings += _unlike_machines(loaded) + _unsteady(loaded)
+    warnings += _unlike_machines(loaded) + unsteady(loaded)
     ordered = _ordered(settings)
     figures = save_figures(ordered, folder / "figures")
     entries = [entry for setting in ordered for entry in setting.entries]
@@ -154,25 +150,6 @@ def _unlike_machines(runs: Sequence[LoadedRun]) -> list[str]:
         f"The records come from {plural(len(found), 'unlike machine')}: {machines}; "
         "each has tables and lines of its own, and no figure of one is divided by one of another"
     ]
-
-
-def _unsteady(runs: Sequence[LoadedRun]) -> list[str]:
-    """A warning for each run whose machine was too restless for many of its times to be relied on."""
-    found = []
-    for run in runs:
-        widths = [
-            max(r.time_s - r.time_s_low, r.time_s_high - r.time_s) / r.time_s
-            for r in run.records
-            if r.status == "ok" and r.time_s and r.time_s_low is not None and r.time_s_high is not None
-        ]
-        wide = sum(width > UNSTEADY for width in widths)
-        if wide > len(widths) * UNSTEADY_SHARE:
-            cases = f"{count(wide)} of {plural(len(widths), 'timed case')}"
-            found.append(
-                f"{run.path}: in {cases} the 95 % interval reaches more than {percent(UNSTEADY)} from the median: "
-                "the machine was busy or unsteady; measure again on a quiet one before choosing by these times"
-            )
-    return found
 
 
 def _flat(value: Any, name: str = "") -> Any:

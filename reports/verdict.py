@@ -13,6 +13,7 @@ from typing import Literal
 from ..results import growth
 from ..results.derived import Figure, estimate
 from ..results.record import Record
+from ..results.series import most_tokens, needed_bytes
 from ..results.statistics import Interval
 from .evidence import (
     CAPTURED,
@@ -23,6 +24,7 @@ from .evidence import (
     command,
     fidelity_command,
     fidelity_of,
+    named,
     recall_command,
     recall_of,
 )
@@ -34,6 +36,9 @@ Outcome = Literal["kept", "rejected", "unknown"]
 Lack = Literal["figures", "recall", "fidelity"]
 """What is missing of a variant: time or memory at the length; what it recalls; its distance from softmax attention."""
 RAN_OUT = ("oom", "timeout", "crashed")
+CAPTURE_MORE = "capture a model that reaches further, or is causal, and name the file: --inputs captured:FILE"
+COVERED = 0.5
+"""What keeps more than this share of the keys of a shorter text says little of longer ones, where it keeps no more."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,9 @@ def _against(
         found.append(f"its kind is {candidate.kind}, and {' or '.join(question.kinds)} was asked for")
     if held is not None:
         found += _failed(held, question.seq_len)
+    most = most_tokens(candidate.params)
+    if most is not None and question.seq_len > most:
+        found.append(f"it takes at most {count(most)} tokens, its max_len: set that to what is wanted, and measure it")
     if question.max_memory_bytes is not None and memory is not None and memory.value > question.max_memory_bytes:
         found.append(f"it needs {_amount(memory)}, more than {size(question.max_memory_bytes)}")
     if question.min_recall is not None and recall is not None and recall.value < question.min_recall:
@@ -118,8 +126,8 @@ def _against(
         if candidate.kind == "own":
             found.append("it is an operator of its own: a distance from softmax attention means nothing for it")
         elif fidelity is not None and fidelity.value > question.max_error:
-            has, most = percents(fidelity.value, question.max_error)
-            found.append(f"its output is {has} away from softmax attention's, more than {most} ({fidelity.source})")
+            has, limit = percents(fidelity.value, question.max_error)
+            found.append(f"its output is {has} away from softmax attention's, more than {limit} ({fidelity.source})")
     return found
 
 
@@ -170,23 +178,39 @@ def _unknown(
         return [f"what it recalls was not measured{why}"], "recall"
     if question.max_error is not None and candidate.kind == "approximate" and fidelity is None:
         reason = f"its distance from softmax attention was not measured on {question.inputs} inputs"
-        return [reason], "fidelity"
+        if (refused := _refused(evidence, question, identity)) is None:
+            return [reason], "fidelity"
+        return [f"{reason}, and cannot be on those at hand ({refused}): {CAPTURE_MORE}"], None
     if question.max_error is not None and fidelity is not None and (length := _too_short(question, fidelity)):
+        gives = (
+            "gives what softmax attention gives"
+            if fidelity.value < SAME_AS_SOFTMAX
+            else f"keeps {count(round(fidelity.keys or 0))} keys a query"
+        )
         reason = (
-            f"at {count(length)} tokens it gives what softmax attention gives ({fidelity.source}): what leaves out "
-            f"nothing there may leave out much at {count(question.seq_len)}"
+            f"at {count(length)} tokens it {gives} ({fidelity.source}): what leaves out little or nothing there may "
+            f"leave out much at {count(question.seq_len)}"
         )
         if not question.inputs.startswith("captured") or length < CAPTURED:
             return [reason], "fidelity"
-        longer = "; capture a model that reaches further, and name the file: --inputs captured:FILE"
-        return [f"{reason}{longer}"], None
+        return [f"{reason}; {CAPTURE_MORE}"], None
     return [], None
 
 
+def _refused(evidence: Evidence, question: Question, identity: str) -> str | None:
+    """Why it could not run on the inputs asked for, where it was tried: an encoder's have no causal form."""
+    tried = [record for _, record in evidence.records(identity) if named(record.inputs, question.inputs)]
+    refusals = [record.reasons[0] for record in tried if record.status == "unsupported" and record.reasons]
+    return refusals[0] if refusals and len(refusals) == len(tried) else None
+
+
 def _too_short(question: Question, fidelity: Accuracy) -> int | None:
-    """The length, where no distance was seen and it is shorter than that asked for: a window covers a short text."""
-    short = fidelity.length is not None and fidelity.length < question.seq_len
-    return fidelity.length if short and fidelity.value < SAME_AS_SOFTMAX else None
+    """The length, where it is shorter than that asked for, and no distance was seen or most keys were kept: a window
+    covers a short text."""
+    if fidelity.length is None or fidelity.length >= question.seq_len:
+        return None
+    covered = fidelity.keys is not None and fidelity.keys > COVERED * fidelity.length
+    return fidelity.length if covered or fidelity.value < SAME_AS_SOFTMAX else None
 
 
 def what_to_run(evidence: Evidence, question: Question, lacks: Lack, specs: Sequence[str]) -> str:
@@ -230,7 +254,7 @@ def _remarks(
     recall: Accuracy | None,
     fidelity: Accuracy | None,
 ) -> list[str]:
-    found = []
+    candidate, found = evidence.candidates[identity], []
     if held is not None and time is not None:
         if time.basis == "extrapolated":
             lengths = sorted(held.series.timed)
@@ -246,6 +270,14 @@ def _remarks(
     least = question.min_recall
     if least is not None and recall is not None and recall.low < least <= recall.value:
         found.append("it may recall less than was asked for: the interval holds the limit")
+    if limit is not None and memory is not None and memory.value <= limit:
+        found += _scratch(held, question, limit)
+    if least is not None and recall is not None and recall.tokens is not None and recall.tokens < question.seq_len:
+        found.append(
+            f"what it recalls was asked over {count(recall.tokens)} tokens: what is said farther back it may not recall"
+        )
+    if candidate.kind == "approximate" and fidelity is None:
+        found.append(f"how far it is from softmax attention was not measured on {question.inputs} inputs")
     if fidelity is not None and question.max_error is None:
         found.append(f"its output is {percent(fidelity.value)} away from softmax attention's ({fidelity.source})")
     if fidelity is not None and fidelity.length is not None and fidelity.length < question.seq_len:
@@ -283,6 +315,18 @@ def _memory(held: Held, question: Question) -> Figure | None:
     ids = tuple(dict.fromkeys((*kept.case_ids, *used.case_ids)))
     basis = kept.basis if kept.basis != "measured" else used.basis
     return Figure(kept.value + used.value, kept.low + used.low, kept.high + used.high, basis, ids)
+
+
+def _scratch(held: Held | None, question: Question, limit: float) -> list[str]:
+    """That a call's resident memory passes the limit which torch's allocator keeps: kernels take scratch past it."""
+    at = held.series.at(question.seq_len) if held is not None else None
+    if at is None or at.peak_rss_bytes is None or at.peak_bytes is None or at.status != "ok":
+        return []
+    needed = needed_bytes(at)
+    if needed is None or needed - at.peak_bytes + at.peak_rss_bytes <= limit:
+        return []
+    grown = size(at.peak_rss_bytes)
+    return [f"resident memory grew by {grown} in a call, which with inputs or state passes the limit: scratch is in it"]
 
 
 def _times(figure: Figure, factor: float) -> Figure:

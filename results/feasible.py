@@ -12,7 +12,7 @@ import numpy as np
 from . import growth
 from .derived import Figure, figure_of, values_of
 from .record import Record
-from .series import Series, split
+from .series import Series, most_tokens, split
 from .statistics import Interval
 
 
@@ -69,9 +69,9 @@ def _longest(
     last = lengths[-1]
     if beyond is None:
         return Feasible(series, budget, figure_of(Interval(last, last, last), "measured", series, [last]), True)
-    found = _reach(beyond, budget, last, last * growth.FARTHEST)
-    whole = found.value >= last * growth.FARTHEST
-    return Feasible(series, budget, figure_of(found, "extrapolated", series, lengths), whole)
+    farthest, most = last * growth.FARTHEST, most_tokens(series.of.params)
+    found = _reach(beyond, budget, last, farthest if most is None else max(last, min(farthest, most)))
+    return Feasible(series, budget, figure_of(found, "extrapolated", series, lengths), found.value >= farthest)
 
 
 def _between(values: Mapping[int, float], lengths: Sequence[int], after: int, budget: float) -> Interval:

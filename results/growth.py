@@ -7,7 +7,9 @@ Beyond: by the fits of results/curves.py. The interval comes from resampling the
 kinds of curves that the samples may well be of: which one it is matters more, far out, than noise. And each is tried on
 what is known: it predicts the longest measured length from the shorter ones, and where it misses it by more than noise
 explains, its interval grows by MISSES times as much for every such step beyond. A fit to all lengths has bent to the
-last one, too, so that its first step beyond goes as far astray as two such steps did.
+last one, too, so that its first step beyond goes as far astray as two such steps did. Three lengths have none to spare
+for that: their interval holds what comes of growing on as steeply as between any two of them. And what has grown so far
+is not expected to come to less, further on, than it did at the longest length.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .curves import fits
+from .curves import TELLING, fits
 from .statistics import LEVEL, Interval, median_interval
 
 Floats = NDArray[np.float64]
@@ -84,8 +86,13 @@ def continued(samples: Mapping[int, Sequence[float]]) -> Callable[[float], Inter
         raise ValueError(f"a fit needs at least {FEWEST} lengths")
     lengths = sorted(samples)
     medians = np.array([[float(np.median(samples[n])) for n in lengths]])
-    found = fits(lengths, medians, _draws([samples[n] for n in lengths]))
+    draws = _draws([samples[n] for n in lengths])
+    found = fits(lengths, medians, draws)
     last_step = max(math.log(lengths[-1] / lengths[-2]), SHORTEST_STEP)
+    last = float(medians[0, -1])
+    slopes = (np.diff(np.log(medians[0])) / np.diff(np.log(lengths))).tolist()
+    grows = last >= medians[0, :-1].max()
+    least = min(last, _quantile(draws[:, -1], (1 - LEVEL) / 2))
 
     def at(length: float) -> Interval:
         if not lengths[0] / FARTHEST <= length <= lengths[-1] * FARTHEST:
@@ -98,6 +105,12 @@ def continued(samples: Mapping[int, Sequence[float]]) -> Callable[[float], Inter
             wider = math.exp(min(fit.miss * steps, WIDEST))
             low = min(low, min(_quantile(drawn, (1 - LEVEL) / 2), middle) / wider)
             high = max(high, max(_quantile(drawn, (1 + LEVEL) / 2), middle) * wider)
+        if length > lengths[-1]:
+            if len(lengths) < TELLING:
+                steep = [last * (length / lengths[-1]) ** slope for slope in slopes]
+                low, high = min(low, *steep), max(high, *steep)
+            if grows:
+                value, low, high = max(value, last), max(low, least), max(high, last)
         return Interval(value, low, high)
 
     return at

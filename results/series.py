@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -127,6 +127,12 @@ def input_bytes(record: Record) -> int | None:
     own = record.batch * record.head_dim * BYTES[record.dtype]
     queries, keys = own * record.heads * record.n_q, own * record.kv_heads * record.n_k
     return queries * (2 if record.mode == "train" else 1) + 2 * keys
+
+
+def most_tokens(params: Mapping[str, object]) -> int | None:
+    """The longest sequence that a variant takes with these parameters, which it says by one named `max_len`."""
+    found = params.get("max_len")
+    return found if isinstance(found, int) else None
 
 
 def needed_bytes(record: Record) -> int | None:

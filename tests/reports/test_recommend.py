@@ -178,12 +178,76 @@ def test_what_leaves_out_nothing_of_a_short_text_is_not_said_to_lose_nothing_of_
     """A window of 512 keys is softmax attention at 512 tokens, and far from it at 4,096."""
     one = by_variant(ask(folder, "--seq-len", 4096, "--max-error", 0.01))["sink_window"]
     assert (one["outcome"], one["lacks"], one["command"]) == ("unknown", None, None)
-    assert "what leaves out nothing there may leave out much at 4,096" in one["reasons"][0]
+    assert "what leaves out little or nothing there may leave out much at 4,096" in one["reasons"][0]
     assert "--inputs captured:FILE" in one["reasons"][0]
     assert by_variant(ask(folder, "--seq-len", 512, "--max-error", 0.01))["sink_window"]["outcome"] == "kept"
     unasked = by_variant(ask(folder, "--seq-len", 4096))["sink_window"]
     assert unasked["outcome"] == "kept"
     assert any("at 4,096 tokens was not measured" in remark for remark in unasked["remarks"])
+
+
+def test_what_keeps_most_of_a_short_text_says_nothing_of_a_long_one(tmp_path: Path) -> None:
+    def kept(keys: float) -> dict[str, Any]:
+        records = [
+            r.model_copy(update={"fidelity_error": 0.06, "fidelity_keys": keys}) if r.fidelity_error is not None else r
+            for r in with_recall(synthetic.sweep())
+        ]
+        folder = synthetic.write(tmp_path / f"{keys}", records)
+        return by_variant(ask(folder, "--seq-len", 4096, "--max-error", 0.2))["sink_window"]
+
+    assert kept(64.0)["outcome"] == "kept"
+    most = kept(500.0)
+    assert most["outcome"] == "unknown"
+    assert most["reasons"][0].startswith("at 512 tokens it keeps 500 keys a query")
+
+
+def test_what_cannot_run_on_captured_input_is_not_told_to_be_run_on_it(tmp_path: Path) -> None:
+    def without(**fields: Any) -> dict[str, Any]:
+        records = [
+            r.model_copy(update=fields) if (r.variant, r.inputs) == ("sink_window", "captured") else r
+            for r in synthetic.sweep()
+        ]
+        folder = synthetic.write(tmp_path / str(len(fields)), records)
+        return by_variant(ask(folder, "--seq-len", 512, "--max-error", 0.2))["sink_window"]
+
+    measurable = without(fidelity_error=None)
+    assert (measurable["outcome"], measurable["lacks"]) == ("unknown", "fidelity")
+    assert "--inputs captured" in measurable["command"]
+    figures = dict.fromkeys(("time_s", "samples_s", "ratio", "peak_bytes", "fidelity_error"))
+    refused = without(status="unsupported", reasons=["has a causal form only"], **figures)
+    assert (refused["outcome"], refused["command"]) == ("unknown", None)
+    assert "cannot be on those at hand (has a causal form only)" in refused["reasons"][0]
+
+
+def test_a_variant_is_not_recommended_beyond_the_length_that_it_takes(tmp_path: Path) -> None:
+    records = [
+        r.model_copy(update={"params": {**r.params, "max_len": 12000}}) if r.variant == "performer" else r
+        for r in synthetic.sweep()
+    ]
+    folder = synthetic.write(tmp_path / "run", records)
+    for length, outcome in ((12000, "kept"), (12001, "rejected")):
+        one = by_variant(ask(folder, "--seq-len", length))["performer"]
+        assert (one["variant"], one["outcome"]) == ("performer", outcome)
+    assert one["reasons"] == ["it takes at most 12,000 tokens, its max_len: set that to what is wanted, and measure it"]
+
+
+def test_recall_that_was_asked_over_few_tokens_says_so(folder: Path) -> None:
+    def told(length: int) -> bool:
+        one = by_variant(ask(folder, "--seq-len", length, "--min-recall", 0.9))["sink_window"]
+        assert one["outcome"] == "kept"
+        return any("was asked over 64 tokens" in remark for remark in one["remarks"])
+
+    assert told(4096)
+    assert not told(64 * 2 // 2)
+
+
+def test_who_chooses_by_an_unsteady_run_is_told(tmp_path: Path) -> None:
+    shaky = [r.model_copy(update={"time_s_high": 1.5 * r.time_s}) if r.time_s else r for r in synthetic.sweep()]
+    notes = ask(synthetic.write(tmp_path / "run", shaky), "--seq-len", 4096)["notes"]
+    assert any("the machine was busy or unsteady" in note for note in notes)
+    assert not any(
+        "unsteady" in n for n in ask(synthetic.write(tmp_path / "b", synthetic.sweep()), "--seq-len", 4096)["notes"]
+    )
 
 
 def test_a_probe_without_a_miss_does_not_claim_that_there_never_is_one(folder: Path) -> None:

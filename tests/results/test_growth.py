@@ -39,6 +39,23 @@ BYTES: dict[str, Callable[[float], float]] = {
 """What does not vary, the half of it by curves that none of the fits is of."""
 
 
+def test_three_lengths_may_go_on_as_steeply_as_between_any_two() -> None:
+    """Decoding over a cache that outgrows the processor's: steep while it does, and linear again after."""
+    known = {1024: [50e-6], 4096: [100e-6], 16384: [800e-6]}
+    found = beyond(known, 65536)
+    assert found.low == pytest.approx(2 * 800e-6)
+    assert found.high >= 0.999 * 8 * 800e-6
+    line = beyond({n: [1e-6 * n] for n in known}, 65536)
+    assert line.low == pytest.approx(65536e-6)
+
+
+def test_what_grew_is_not_expected_to_shrink() -> None:
+    known = {256: [1e-3], 512: [1.1e-3], 1024: [9e-3], 2048: [9.5e-3], 4096: [20e-3], 8192: [680e-3]}
+    assert beyond(known, 16384).low >= 680e-3
+    falls = {n: [1 / n] for n in (256, 512, 1024)}
+    assert beyond(falls, 2048).low < 1 / 1024
+
+
 def skewed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Median 1, with a long tail of slow samples."""
     return rng.lognormal(0, 0.15, shape)
