@@ -118,7 +118,10 @@ def crossovers(setting: Setting, fits: Sequence[Fit]) -> Table | None:
         return None
     rivals = {"exact": "the fastest exact", "naive": "naive"}
     heads = {what: f"{capital(quantity)}, against {rivals[rival]}" for (quantity, rival), what in CROSSINGS.items()}
-    caption = f"Length from which on a variant takes less, in tokens; small: 95 % intervals; {ABOUT}extrapolated"
+    caption = (
+        "Length from which on a variant takes less, in tokens (memory: the peak of a call; decoding, the state too); "
+        f"small: 95 % intervals; {ABOUT}extrapolated"
+    )
     return Table(caption, tuple(heads[what] for what in present), rows)
 
 

@@ -197,8 +197,9 @@ def _crossing(
     values: dict[int, tuple[float, float]] = {}
     for n, (record, rival, base) in pairs.items():
         if quantity == "memory":
-            if record.peak_bytes is not None and rival.peak_bytes is not None:
-                values[n] = float(max(record.peak_bytes, 1)), float(max(rival.peak_bytes, 1))
+            mine, theirs = _taken(record), _taken(rival)
+            if mine is not None and theirs is not None:
+                values[n] = float(max(mine, 1)), float(max(theirs, 1))
                 ratio = values[n][0] / values[n][1]
                 ratios[n] = Interval(ratio, ratio, ratio)
             continue
@@ -217,6 +218,11 @@ def _crossing(
     ids = tuple(dict.fromkeys(used))
     ahead = None if found.length is not None else _ahead(ratios, values, ids)
     return Crossing(series, quantity, against, rivals, found, basis, ahead, ids)
+
+
+def _taken(record: Record) -> int | None:
+    """The memory that two variants are compared by: the peak of a call; decoding, its state too, mostly more."""
+    return needed_bytes(record) if record.mode == "decode" else record.peak_bytes
 
 
 def _ahead(

@@ -185,8 +185,10 @@ def crossing_is_right(records: dict[str, Fields]) -> Check:
             if rival is None:
                 continue
             if head.startswith("Memory"):
-                taken[record["n_k"]] = record["peak_bytes"], rival["peak_bytes"]
-                ratios[record["n_k"]] = (record["peak_bytes"] / rival["peak_bytes"],) * 3
+                decoding = record["mode"] == "decode"
+                both = [r["peak_bytes"] + (r["state_bytes"] if decoding else 0) for r in (record, rival)]
+                taken[record["n_k"]] = both[0], both[1]
+                ratios[record["n_k"]] = (both[0] / both[1],) * 3
             else:
                 each = [a / b for a, b in zip(record["samples_s"], rival["samples_s"], strict=True)]
                 taken[record["n_k"]] = median(record["samples_s"]), median(rival["samples_s"])

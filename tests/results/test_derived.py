@@ -161,6 +161,21 @@ def test_crossovers_lie_where_the_paired_ratios_pass_one() -> None:
     assert found["window", "memory", "naive"].found.length == pytest.approx(300)
 
 
+def test_a_decode_step_is_compared_with_its_state() -> None:
+    """A window keeps 100 kB; a cache grows by 1 kB a token, while its step holds less than the window's."""
+    records = []
+    for n in (64, 256, 1024):
+        steps = {"naive": (5000, 1000 * n), "window": (9000, 100_000)}
+        records += [
+            record(name, n, mode="decode", time_s=1.0, samples_s=[1.0] * 8, baseline="naive", ratio=1.0,
+                   peak_bytes=peak, state_bytes=state)
+            for name, (peak, state) in steps.items()
+        ]  # fmt: skip
+    found = next(c for c in crossings(records) if c.quantity == "memory" and c.series.of.variant == "window")
+    assert found.found.length is not None
+    assert 64 < found.found.length < 256
+
+
 def test_a_crossover_of_training_is_that_of_its_series() -> None:
     records = run(mode="train")
     (found,) = [c for c in crossings(records) if (c.quantity, c.against) == ("time", "exact")]
