@@ -184,7 +184,6 @@ class Scheduler:
         self.realised[case.group_id] = answer["realised"]
         turn.fields = answer["fields"]
         turn.held_bytes, turn.free_bytes = answer["held_bytes"], answer.get("free_bytes")
-        turn.call_s = answer.get("call_s", 0.0)
         if not answer["correct"]:
             turn.child.close()
             why = answer["problem"] or (

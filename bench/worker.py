@@ -46,14 +46,12 @@ def set_up(state: State, case: Case, how: How, capture: str | None, known: Reali
 
     `known`: what the inputs are like, where another case of the group had that measured. Returns record fields,
     `correct`, `problem`, `realised`: what is known now, or None of a batch of unlike requests, `held_bytes`: memory
-    that it keeps, `call_s`: what a call takes, and on a GPU `free_bytes`: what is left of that one's memory.
+    that it keeps, and on a GPU `free_bytes`: what is left of that one's memory.
     """
     before = memory.resident()
     attn = _begin(state, case, how)
     with compiling.from_scratch() if case.compiled else contextlib.nullcontext():
         answer = _prepare_batch(state, attn, case) if case.requests else _prepare(state, attn, case, capture, known)
-    if answer["correct"]:
-        answer["call_s"] = state["stopwatch"].call_s
     if gpu.is_gpu(case.device):
         held, free = gpu.memory(case.device)
         return {**answer, "held_bytes": held, "free_bytes": free}
@@ -65,7 +63,7 @@ def set_up_again(
 ) -> dict[str, Any]:
     """Makes another process ready for a case on a CPU that was checked in its first one: it only warms up.
 
-    `call_s`: what a call took in the one before.
+    `call_s`: what a call took so far.
     """
     before = memory.resident()
     attn = _begin(state, case, how)

@@ -298,7 +298,7 @@ CAPTURED = 512
 
 def fidelity_command(evidence: Evidence, question: Question, specs: Iterable[str]) -> str:
     """The command that measures the distance from softmax attention. The packaged capture is of an encoder."""
-    real = question.inputs.partition(":")[0] == "captured"
+    real = named(question.inputs, "captured")
     options = {"seq-lens": CAPTURED if real else question.seq_len, "modes": "forward", "inputs": question.inputs}
     return shlex.join(_words(specs, options, question.causal and not real) + _plugins(evidence))
 

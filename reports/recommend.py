@@ -131,16 +131,13 @@ def _beside(
 
 def _tiers(evidence: Evidence, question: Question, finished: Mapping[str, Verdict]) -> list[Verdict]:
     """Those kept, tier by tier, the fastest first: each in the first tier whose first it is not clearly slower than."""
-    order = sorted(
-        (identity for identity, verdict in finished.items() if verdict.outcome == "kept"),
-        key=lambda identity: finished[identity].time.value,  # type: ignore[union-attr]
-    )
+    times = {name: one.time for name, one in finished.items() if one.outcome == "kept" and one.time is not None}
     tiers: list[list[str]] = []
-    for identity in order:
+    for identity in sorted(times, key=lambda name: times[name].value):
         for tier in tiers:
-            times = finished[identity].time, finished[tier[0]].time
-            ratio = ratio_at(evidence.chosen[identity], evidence.chosen[tier[0]], question.seq_len, times)  # type: ignore[arg-type]
-            if ratio.low <= 1:
+            first = tier[0]
+            pair = times[identity], times[first]
+            if ratio_at(evidence.chosen[identity], evidence.chosen[first], question.seq_len, pair).low <= 1:
                 tier.append(identity)
                 break
         else:

@@ -191,7 +191,7 @@ def _unknown(
             f"at {count(length)} tokens it {gives} ({fidelity.source}): what leaves out little or nothing there may "
             f"leave out much at {count(question.seq_len)}"
         )
-        if not question.inputs.startswith("captured") or length < CAPTURED:
+        if not named(question.inputs, "captured") or length < CAPTURED:
             return [reason], "fidelity"
         return [f"{reason}; {CAPTURE_MORE}"], None
     return [], None
