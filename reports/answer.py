@@ -102,7 +102,7 @@ def fastest_exact(setting: Setting) -> Sentence:
         return Sentence(f"{capital(setting.phrase)}: nothing can be said of exact attention, since {why}.")
     exact = setting.at(length, lambda entry: entry.timed and entry.exact)
     ranked = [entry for entry in setting.compared(length) if entry.exact]
-    first = setting.baseline(length) or min(exact, key=lambda entry: entry.record.time_s or 0.0)
+    first = _fastest(setting, length)
     record = first.record
     spread = seconds_interval(record.time_s_low, record.time_s_high)
     text = (
@@ -133,7 +133,7 @@ def without_loss(setting: Setting, settings: Sequence[Setting]) -> Sentence:
     bound = f"within {percent(NO_VISIBLE_LOSS)} of softmax attention's output on captured input"
     loss = f"At no visible loss (exact, or {bound})"
     longest = setting.longest(lambda entry: entry.timed and entry.exact)
-    exact = setting.baseline(longest) if longest is not None else None
+    exact = _fastest(setting, longest) if longest is not None else None
     real = _real(setting, settings)
     if real is None:
         if exact is None:
@@ -185,12 +185,15 @@ def pays(setting: Setting, settings: Sequence[Setting]) -> Sentence:
         timed = sorted((e for e in others if e.timed), key=lambda e: (-e.length, e.record.time_s or 0.0))
         if timed:
             best = timed[0]
-            return Sentence(
-                f"Where sub-quadratic attention starts to pay cannot be said: {best.label} is the fastest "
-                f"{setting.where(best.length)}, {seconds(best.record.time_s)} a call, but no exact variant was timed "
-                "beside it.",
-                (best,),
+            text = (
+                f"Where sub-quadratic attention starts to pay cannot be said: {best.label} is the fastest of it "
+                f"{setting.where(best.length)}, {seconds(best.record.time_s)} a call, but "
             )
+            if not setting.at(best.length, lambda entry: entry.timed and entry.exact):
+                return Sentence(f"{text}no exact variant was timed beside it.", (best,))
+            exact = _fastest(setting, best.length)
+            text += f"no ratio was recorded to the fastest exact variant, {exact.label}, which took "
+            return Sentence(f"{text}{seconds(exact.record.time_s)}.", (best, exact))
         why = f"none has a time ({fates(others)})" if others else "none was asked for"
         return Sentence(f"Where sub-quadratic attention starts to pay cannot be said, since {why}.")
     base = setting.baseline(length)
@@ -255,6 +258,12 @@ def least_memory(setting: Setting) -> Sentence:
     elif reference not in evidence:
         evidence.append(reference)
     return Sentence(text + ".", tuple(dict.fromkeys(evidence)), pick=least.label)
+
+
+def _fastest(setting: Setting, length: int) -> Entry:
+    """The exact variant that ratios divide by; where none were recorded, the one with the smallest time."""
+    exact = setting.at(length, lambda entry: entry.timed and entry.exact)
+    return setting.baseline(length) or min(exact, key=lambda entry: entry.record.time_s or 0.0)
 
 
 def _real(setting: Setting, settings: Sequence[Setting]) -> Setting | None:

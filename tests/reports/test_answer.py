@@ -201,6 +201,23 @@ def test_without_an_exact_variant_no_ratio_is_claimed(tmp_path: Path) -> None:
     assert "times" not in exact.text + pays.text
 
 
+def test_times_without_ratios_name_the_fastest_and_claim_no_ratio(tmp_path: Path) -> None:
+    """As files of pytest-benchmark are: each variant was timed by itself."""
+
+    def alone(variant: str, time_s: float) -> Record:
+        return synthetic.record(variant, 1024, time_s=time_s, time_s_low=time_s, time_s_high=time_s, peak_bytes=10)
+
+    exact, lossless, _, pays = said(tmp_path, [alone("naive", 0.04), alone("sdpa", 0.02), alone("linear_elu", 0.01)])
+    assert "the fastest exact variant is sdpa" in exact.text
+    assert "no ratio was recorded" in exact.text
+    assert "only exact variants can be named: sdpa at 1,024 tokens" in lossless.text
+    assert lossless.pick == "sdpa"
+    assert "linear_elu is the fastest of it at 1,024 tokens, 10.0 ms a call" in pays.text
+    assert "no ratio was recorded to the fastest exact variant, sdpa, which took 20.0 ms" in pays.text
+    assert {entry.label for entry in pays.evidence} == {"linear_elu", "sdpa"}
+    assert "times" not in exact.text + lossless.text + pays.text
+
+
 def test_train_only(tmp_path: Path) -> None:
     records = [synthetic.timed("sdpa", 1024, 0.1, baseline="sdpa", base_s=0.1, mode="train")]
     exact, _, _, pays = said(tmp_path, records)
