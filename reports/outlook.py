@@ -26,6 +26,8 @@ LIKE = 1.25
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of a model's time that attention takes."""
 ABOUT = "≈ "
+HORIZON = 10**9
+"""Tokens beyond which an extrapolated length is told as no number: nobody attends over so many."""
 
 
 @dataclass(frozen=True)
@@ -183,13 +185,18 @@ def _gain_cell(gain: Interval, entry: Entry) -> Cell:
 
 def _about(length: float, basis: str) -> str:
     """Of an extrapolated length no more digits than it deserves."""
-    return f"{ABOUT}{count(float(f'{length:.3g}'))}" if basis == "extrapolated" else count(length)
+    return f"{ABOUT}{_far(length)}" if basis == "extrapolated" else count(length)
 
 
 def _ends(low: float, high: float) -> str:
     """The interval of an extrapolated length."""
-    first, last = (count(float(f"{end:.3g}")) if math.isfinite(end) else "never" for end in (low, high))
-    return f"{first} to never" if last == "never" else f"{first}{DASH}{last}"
+    if low >= HORIZON:
+        return _far(low)
+    return f"{_far(low)}{' to ' if high >= HORIZON else DASH}{'never' if math.isinf(high) else _far(high)}"
+
+
+def _far(length: float) -> str:
+    return count(float(f"{length:.3g}")) if length < HORIZON else f"{count(HORIZON)} or more"
 
 
 def _same(low: float | None, high: float | None) -> bool:

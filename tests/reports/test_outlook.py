@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,22 @@ def test_crossovers_against_both_and_what_is_only_foretold(tmp_path: Path) -> No
     assert {cell.text for cell in block} == {"none up to 2,048"}
     sdpa = cells(table, "sdpa")
     assert [cell.text for cell in sdpa] == ["—", "—", "256 or before", "256 or before"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (8190.4, 12345.6, "8,190–12,300"),
+        (8190.4, 4.2e11, "8,190 to 1,000,000,000 or more"),
+        (8190.4, math.inf, "8,190 to never"),
+        (2e9, 4.2e11, "1,000,000,000 or more"),
+        (2e9, math.inf, "1,000,000,000 or more"),
+    ],
+)
+def test_no_extrapolated_length_is_beyond_all_use(low: float, high: float, words: str) -> None:
+    assert outlook._ends(low, high) == words
+    about = outlook._about(high, "extrapolated") if math.isfinite(high) else ""
+    assert ("or more" in about) is (1e9 <= high < math.inf)
 
 
 def test_an_interval_that_holds_no_crossover_is_told(tmp_path: Path) -> None:
