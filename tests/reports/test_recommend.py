@@ -241,6 +241,25 @@ def test_recall_that_was_asked_over_few_tokens_says_so(folder: Path) -> None:
     assert not told(64 * 2 // 2)
 
 
+def test_scratch_memory_past_a_limit_is_told(tmp_path: Path) -> None:
+    """torch's allocator sees the peak, and the resident high-water mark what kernels took past it."""
+    grown = [
+        r.model_copy(update={"peak_rss_bytes": (r.peak_bytes or 0) * (10 if r.variant == "linear_elu" else 1)})
+        for r in synthetic.sweep()
+    ]
+    folder = synthetic.write(tmp_path / "run", grown)
+    memory = by_variant(ask(folder, "--seq-len", 4096))["linear_elu"]["memory"]["value"]
+
+    def told(factor: float) -> set[str]:
+        answer = by_variant(ask(folder, "--seq-len", 4096, "--max-memory", f"{factor * memory:.0f}B"))
+        scratch = {n for n, one in answer.items() if any("scratch is in it" in remark for remark in one["remarks"])}
+        assert answer["linear_elu"]["outcome"] == "kept"
+        return scratch
+
+    assert told(1.01) == {"linear_elu"}
+    assert told(10.1) == set()
+
+
 def test_who_chooses_by_an_unsteady_run_is_told(tmp_path: Path) -> None:
     shaky = [r.model_copy(update={"time_s_high": 1.5 * r.time_s}) if r.time_s else r for r in synthetic.sweep()]
     notes = ask(synthetic.write(tmp_path / "run", shaky), "--seq-len", 4096)["notes"]
