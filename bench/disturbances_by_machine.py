@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from .counters import Used, text
+from .environment import is_virtual
 from .sign import UNREADABLE, Sign, numbers, unreadable
 
 SLOW_CLOCK_SHARE = 0.9
@@ -201,11 +202,10 @@ def _clock(root: Path) -> Sign:
 
 def _virtual(root: Path) -> Sign:
     name = "virtual machine"
-    said = text(root / "proc/cpuinfo")
-    if said is None:
+    virtual = is_virtual(root)
+    if virtual is None:
         return unreadable(name)
-    flags = next((line.split() for line in said.splitlines() if line.startswith(("flags", "Features"))), [])
-    if "hypervisor" not in flags:
+    if not virtual:
         return Sign(name, "no", "fine")
     return Sign(
         name, "yes", "perhaps", "clock, heat and neighbours are the host's to see: only the comparisons tell them"

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..results.record import digest
 from ..results.run import Machine
+from .counters import text
 
 LIBRARIES = ("torch", "triton", "xformers", "flash-attn", "numpy", "transformers", "safetensors")
 COMPARABLE = ("torch", "triton", "xformers", "flash-attn")
@@ -33,6 +34,15 @@ def machine() -> Machine:
     identity = {**facts, "memory_bytes": round(facts["memory_bytes"] / 2**30)}  # a GiB; the kernel's share varies
     identity["libraries"] = {name: version for name, version in libraries.items() if name in COMPARABLE}
     return Machine(fingerprint=digest(identity), libraries=libraries, **facts)
+
+
+def is_virtual(root: Path = Path("/")) -> bool | None:
+    """Whether this is a virtual machine, by what the processor tells the kernel; None where the kernel does not say."""
+    said = text(root / "proc/cpuinfo")
+    if said is None:
+        return None
+    flags = next((line.split() for line in said.splitlines() if line.startswith(("flags", "Features"))), [])
+    return "hypervisor" in flags
 
 
 def cores() -> int:

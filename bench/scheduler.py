@@ -7,11 +7,13 @@ by round. A group that does not fit into memory side by side is measured in part
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -24,6 +26,7 @@ from .case import Case, groups
 from .config import Config
 from .estimate import Series
 from .limits import memory_available
+from .placement import Placement
 from .plan import Plan, Planned
 from .process import Child, Died, OutOfMemory, Raised, TookTooLong, ready
 from .turn import Turn, figures
@@ -33,15 +36,22 @@ HELD_SHARE = 0.5
 """Waiting variants keep the memory that they freed. Together they may hold this share of what was free before them."""
 LITTLE_SHARE = 0.02
 """Where they hold more than this, one that runs out of memory beside them is tried again without them."""
+RETAKES = 3
+"""Of a turn that does not count for where the cores lay."""
 STEPS = {
     "ready": "starting",
     "set_up": "checking",
     "look_back": "renewing",
     "set_up_again": "renewing",
     "sample": "sampling",
+    "handover": "placing",
     "weigh": "weighing",
 }
 """What run.json calls the steps of a case, where it says how much time went to each."""
+
+
+class _Gone(Exception):
+    """A case's process did not come through, and the case is saved."""
 
 
 class Watcher(Protocol):
@@ -64,12 +74,14 @@ class Scheduler:
         ceilings: Callable[[Case], Ceilings],
         save: Callable[[list[Record]], None],
         watcher: Watcher,
+        placement: Placement | None = None,
         deadline: float = float("inf"),
         finished: Iterable[Record] = (),
         spent_s: defaultdict[str, float] | None = None,
     ) -> None:
         self.config, self.plan, self.machine = config, plan, machine
         self.ceilings, self.save, self.watcher = ceilings, save, watcher
+        self.placement = placement
         self.planned = {planned.case.case_id: planned for planned in plan.cases}
         self.ran_out: dict[tuple[Any, ...], tuple[int, str]] = {}
         self.series: dict[tuple[Any, ...], Series] = {}
@@ -83,6 +95,8 @@ class Scheduler:
         for record in finished:
             self.finished[record.case_id] = record
             self._learn(record)
+            if placement is not None and record.handover_s and record.machine == machine:
+                placement.knows(record.threads, record.handover_s)
 
     def run(self) -> None:
         """Goes through all groups, short lengths first. Every case is saved as one record, whatever happens to it."""
@@ -121,7 +135,12 @@ class Scheduler:
                     baseline = min(exact, key=lambda turn: turn.interval.value, default=None)  # type: ignore[union-attr]
                 beside = baseline if baseline in [*turns, *measured] else None
                 self._finish(
-                    [self._record(turn.planned, **figures(turn, beside, self.ceilings(turn.case))) for turn in measured]
+                    [
+                        self._record(
+                            turn.planned, **figures(turn, beside, self.ceilings(turn.case), self._shortest(turn.case))
+                        )
+                        for turn in measured
+                    ]
                 )
                 for turn in measured:
                     if turn is not baseline:
@@ -208,18 +227,9 @@ class Scheduler:
                     active.remove(turn)
             for turn in order.sample(active, len(active)):
                 self.watcher.step(f"round {done}: {turn.case.variant}")
-                before = turn.wall_s
-                answer = self._ask(turn, worker.sample)
-                if answer is None:
+                if not self._take(turn):
                     alive.remove(turn)
                     active.remove(turn)
-                    continue
-                seconds, handover_s = answer
-                turn.samples.append(seconds)
-                if handover_s is not None:
-                    turn.handovers.append(handover_s)
-                turn.sampling_s += turn.wall_s - before
-                self.spent_s["measured"] += seconds * turn.fields["calls_per_sample"]
             if done < self.config.min_rounds:
                 continue
             for turn in list(active):
@@ -230,6 +240,54 @@ class Scheduler:
             if not active:
                 break
         return alive
+
+    def _take(self, turn: Turn) -> bool:
+        """One turn that counts. False where its process did not come through, and its case is saved."""
+        for left in reversed(range(RETAKES + 1)):
+            before = turn.wall_s
+            answer = self._ask(turn, worker.sample)
+            if answer is None:
+                return False
+            (seconds, handover_s), took_s = answer, turn.wall_s - before
+            if handover_s is None or self.placement is None or not left or time.monotonic() > self.deadline:
+                break
+            try:
+                with self._spending("placing"):
+                    read = functools.partial(self._read, turn)
+                    judged = self.placement.judge(turn.case.threads, handover_s, took_s, read)
+            except _Gone:
+                return False
+            if judged is not None:
+                handover_s = judged
+                break
+            self.spent_s["sampling"] -= took_s
+            self.spent_s["placing"] += took_s
+        turn.samples.append(seconds)
+        if handover_s is not None:
+            turn.handovers.append(handover_s)
+        turn.sampling_s += took_s
+        self.spent_s["measured"] += seconds * turn.fields["calls_per_sample"]
+        return True
+
+    def _read(self, turn: Turn) -> float:
+        """What handing work to threads takes now. Raises _Gone where its process did not come through."""
+        answer = self._ask(turn, worker.handover)
+        if answer is None:
+            raise _Gone
+        return float(answer)
+
+    def _shortest(self, case: Case) -> float | None:
+        """What handing work to a case's threads takes with the cores together, where turns were chosen by it."""
+        return None if self.placement is None else self.placement.shortest_s.get(case.threads)
+
+    @contextlib.contextmanager
+    def _spending(self, what: str) -> Iterator[None]:
+        """Accounts for the time within, whatever was asked meanwhile."""
+        before, began = self.spent_s[what], time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent_s[what] = before + time.monotonic() - began
 
     def _is_due(self, turn: Turn, done: int) -> bool:
         """Whether its process has had its share: of the fewest rounds, and then of the case's time, of which another

@@ -32,6 +32,8 @@ SETTLE_S = 0.05
 """Longest wait after a turn until this process's other threads sleep. Those of a parallel region spin for 5 to 25
 milliseconds before they do (libgomp), and would hold a core while the next worker is timed."""
 POLL_S = 0.001
+READINGS = 9
+"""Between turns: the first of them wake the threads."""
 TASKS = Path("/proc/self/task")
 WARMUP_S = 0.05
 """Warming up takes this long at least,"""
@@ -111,6 +113,14 @@ class Stopwatch:
             gc.enable()
             if not self.cuda:
                 settle()
+
+    def read_handover(self) -> float:
+        """What handing work to threads takes between turns, where they share it: seconds."""
+        assert self.handover is not None
+        try:
+            return median(self.handover.read() for _ in range(READINGS))
+        finally:
+            settle()
 
     def _timed(self, calls: int) -> float:
         if self.cuda:

@@ -96,8 +96,11 @@ class Turn:
         )
 
 
-def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings) -> dict[str, Any]:
-    """The record's fields of a case that came through all of its steps."""
+def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings, shortest_s: float | None = None) -> dict[str, Any]:
+    """The record's fields of a case that came through all of its steps.
+
+    `shortest_s`: the handover by which turns were chosen, if they were.
+    """
     assert turn.interval is not None
     case, time_s = turn.case, turn.interval.value
     found: dict[str, Any] = {
@@ -119,7 +122,7 @@ def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings) -> dict[str, 
         notes.append(
             f"half of its samples took over twice the fastest, {min(turn.samples):.3g} s: the machine was busy"
         )
-    notes += _moved(turn.handovers)
+    notes += _moved(turn.handovers) + _apart(turn.handovers, shortest_s)
     flops = turn.planned.fields["flops_needed"]
     moved = turn.planned.fields.get("bytes_needed") or moved_bytes(case, flops)
     reached = share(flops, moved, time_s, ceilings)
@@ -152,4 +155,17 @@ def _moved(handovers: list[float]) -> list[str]:
     return [
         f"handing work to threads took {1e6 * first:.1f} µs in the first half of its rounds and {1e6 * last:.1f} in "
         "the second: the cores were placed or used otherwise, and its time is of both"
+    ]
+
+
+def _apart(handovers: list[float], shortest_s: float | None) -> list[str]:
+    """A sentence where rounds count though the cores did not lie as near each other as the run has seen them."""
+    if shortest_s is None:
+        return []
+    apart = [each for each in handovers if each >= HANDOVER * shortest_s]
+    if not apart:
+        return []
+    return [
+        f"in {len(apart)} of {len(handovers)} rounds the cores lay apart and were not brought together: handing work "
+        f"to threads took {1e6 * median(apart):.1f} µs, and {1e6 * shortest_s:.1f} at best in this run"
     ]

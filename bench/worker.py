@@ -199,6 +199,11 @@ def sample(state: State) -> tuple[float, float | None]:
     return float(stopwatch.sample()), stopwatch.handover_s
 
 
+def handover(state: State) -> float:
+    """What handing work to threads takes now, in a case of several: seconds."""
+    return float(state["stopwatch"].read_handover())
+
+
 def look_back(state: State) -> dict[str, Any]:
     """`problem`: what some call has written into since the check."""
     return {"problem": state["untouched"].problem()}

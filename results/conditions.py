@@ -10,7 +10,8 @@ from .record import IDENTITY, Record, digest
 from .run import Run
 
 HANDOVER = 1.2
-"""Times: by so much the handover between threads may differ between two runs before that is pointed out."""
+"""Times: by so much the handover between threads may differ between two runs before that is pointed out, and within a
+run before a turn does not count."""
 
 
 @dataclass(frozen=True)

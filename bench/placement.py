@@ -1,0 +1,158 @@
+"""Where the cores lie: alike for all turns of a run, as far as handing work between threads tells.
+
+The host of a virtual machine moves its cores about: two that shared a cache lie in different parts of the processor a
+minute later. Calls of many small operations then take longer and a large product does not, so that ratios change which
+no variant has changed. What handing work to threads takes tells the two apart. It is read beside each turn, in work
+that knows nothing of the variant: a turn counts where it is near the shortest that the run has seen, and others are
+taken again, once the cores were brought together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from ..results.conditions import HANDOVER
+from .environment import is_virtual
+
+WAKING_S = 1.0
+"""For how long cores wake each other: a thirtieth of it moved them seldom, this mostly does."""
+NAP_S = 1e-4
+"""Of a core before it wakes the other: long enough that both fall asleep."""
+FIRST_TRIES = 4
+"""At the begin of a run, which does not know yet what it may hope for."""
+TRIES = 8
+"""To bring the cores together, after which turns count wherever these lie, for REST_S."""
+REST_S = 60.0
+PATIENCE_S, PATIENCE_SHARE = 10.0, 0.2
+"""What all of this may cost a run, turns that do not count included: so many seconds, and this share of its time. Where
+others use the cores, handing over takes now more and now less, and no try would be the last."""
+LATEST = 9
+"""Turns whose median tells what handing over takes: a single one may be astray."""
+
+
+class Placement:
+    """Which turns of several threads count.
+
+    `gather` brings the cores together; `clock` tells seconds.
+    """
+
+    def __init__(self, gather: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self.gather, self.clock = gather, clock
+        self.shortest_s: dict[int, float] = {}
+        """By the number of threads."""
+        self.latest: dict[int, deque[float]] = {}
+        """Beside turns that counted."""
+        self.resting: dict[int, float] = {}
+        """Until when nothing is tried."""
+        self.began, self.cost_s = clock(), 0.0
+
+    def knows(self, threads: int, handover_s: float) -> None:
+        """What handing over takes, or took before this run was stopped: more than a single reading says."""
+        self.shortest_s[threads] = min(handover_s, self.shortest_s.get(threads, handover_s))
+
+    def judge(self, threads: int, handover_s: float, took_s: float, read: Callable[[], float]) -> float | None:
+        """What handing work over takes beside a turn that counts; None for one that does not.
+
+        `handover_s` was read right after that turn, which took `took_s`; `read` reads again, in its process.
+        """
+        began = self.clock()
+        try:
+            if threads not in self.latest:
+                self._begin(threads, read)
+                found = handover_s if self.is_near(threads, handover_s) else None
+            else:
+                found = self._judge(threads, handover_s, read)
+        finally:
+            self.cost_s += self.clock() - began
+        if found is None:
+            self.cost_s += took_s
+            return None
+        self.latest[threads].append(found)
+        if len(self.latest[threads]) == LATEST:
+            self.shortest_s[threads] = min(self.shortest_s[threads], median(self.latest[threads]))
+        return found
+
+    def is_near(self, threads: int, handover_s: float) -> bool:
+        """Whether that tells of cores that lie together."""
+        return handover_s < HANDOVER * self.shortest_s[threads]
+
+    def _begin(self, threads: int, read: Callable[[], float]) -> None:
+        """Sees what handing over takes with the cores together: all tries, since each may leave them apart."""
+        self.knows(threads, read())
+        for _ in range(FIRST_TRIES):
+            self.gather()
+            self.knows(threads, read())
+        self.latest[threads] = deque(maxlen=LATEST)
+
+    def _judge(self, threads: int, handover_s: float, read: Callable[[], float]) -> float | None:
+        if self.is_near(threads, handover_s):
+            self.resting.pop(threads, None)
+            return handover_s
+        now = self.clock()
+        if now < self.resting.get(threads, 0.0) or self.cost_s > PATIENCE_S + PATIENCE_SHARE * (now - self.began):
+            return handover_s
+        again = read()
+        if self.is_near(threads, again):
+            return again  # the first was astray, as an interruption makes it
+        for _ in range(TRIES):
+            self.gather()
+            if self.is_near(threads, read()):
+                return None
+        self.resting[threads] = self.clock() + REST_S
+        return handover_s
+
+
+def matters() -> bool:
+    """Whether a host may move this machine's cores, and they can be made to wake each other."""
+    return bool(is_virtual()) and hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1
+
+
+def wake(state: dict[str, Any]) -> int:
+    """Has the first core of this process and all others wake each other for WAKING_S; returns how often.
+
+    A host places a core that wakes up near the one that woke it, where it can.
+    """
+    first, *others = sorted(os.sched_getaffinity(0))
+    pipes = [(os.pipe(), os.pipe()) for _ in others]
+
+    def answer(core: int, ping: int, to_pong: int) -> None:
+        _pin(core)
+        while os.read(ping, 1) == GO:
+            time.sleep(NAP_S)
+            os.write(to_pong, GO)
+
+    threads = [
+        threading.Thread(target=answer, args=(core, ping, to_pong), daemon=True)
+        for core, ((ping, _), (_, to_pong)) in zip(others, pipes, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    _pin(first)
+    end, times = time.monotonic() + WAKING_S, 0
+    while time.monotonic() < end:
+        for (_, to_ping), _ in pipes:
+            os.write(to_ping, GO)
+        for _, (pong, _) in pipes:
+            os.read(pong, 1)
+        times += 1
+    for (_, to_ping), _ in pipes:
+        os.write(to_ping, STOP)
+    for thread in threads:
+        thread.join()
+    return times
+
+
+GO, STOP = b"+", b"."
+
+
+def _pin(core: int) -> None:
+    """Keeps this thread, and it alone, on a core; where that is forbidden, the system chooses."""
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, {core})
