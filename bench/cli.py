@@ -119,6 +119,11 @@ for command in COMMANDS:
     "--processes", metavar="N", help="At least so many take a case's samples, one after the other: 3 unless given."
 )
 @click.option(
+    "--placement",
+    type=click.Choice(["near", "any"]),
+    help="Whether turns of several threads count only while a virtual machine's cores lie together, or wherever.",
+)
+@click.option(
     "--allocator",
     type=click.Choice(["keep", "system"]),
     help="Whether a process on a CPU keeps the memory that it frees, or returns it as the C library sees fit.",

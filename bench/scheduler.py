@@ -7,11 +7,12 @@ by round. A group that does not fit into memory side by side is measured in part
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from .case import Case, groups
 from .config import Config
 from .estimate import Series
 from .limits import memory_available
+from .placement import Placement
 from .plan import Plan, Planned
 from .process import Child, Died, OutOfMemory, Raised, TookTooLong, ready
 from .turn import Turn, figures
@@ -64,12 +66,14 @@ class Scheduler:
         ceilings: Callable[[Case], Ceilings],
         save: Callable[[list[Record]], None],
         watcher: Watcher,
+        placement: Placement | None = None,
         deadline: float = float("inf"),
         finished: Iterable[Record] = (),
         spent_s: defaultdict[str, float] | None = None,
     ) -> None:
         self.config, self.plan, self.machine = config, plan, machine
         self.ceilings, self.save, self.watcher = ceilings, save, watcher
+        self.placement = placement
         self.planned = {planned.case.case_id: planned for planned in plan.cases}
         self.ran_out: dict[tuple[Any, ...], tuple[int, str]] = {}
         self.series: dict[tuple[Any, ...], Series] = {}
@@ -201,6 +205,10 @@ class Scheduler:
         """
         order = random.Random(f"{self.machine}{[turn.case.case_id for turn in turns]}")
         alive, active = list(turns), list(turns)
+        if turns and self.placement is not None and turns[0].case.device == "cpu":
+            self.watcher.step("seeing how the cores lie")
+            with self._spending("placing"):
+                self.placement.begin(turns[0].case.threads)
         for done in range(1, self.config.max_rounds + 1):
             for turn in list(active):
                 if self._is_due(turn, done) and not self._renew(turn):
@@ -208,18 +216,9 @@ class Scheduler:
                     active.remove(turn)
             for turn in order.sample(active, len(active)):
                 self.watcher.step(f"round {done}: {turn.case.variant}")
-                before = turn.wall_s
-                answer = self._ask(turn, worker.sample)
-                if answer is None:
+                if not self._take(turn):
                     alive.remove(turn)
                     active.remove(turn)
-                    continue
-                seconds, handover_s = answer
-                turn.samples.append(seconds)
-                if handover_s is not None:
-                    turn.handovers.append(handover_s)
-                turn.sampling_s += turn.wall_s - before
-                self.spent_s["measured"] += seconds * turn.fields["calls_per_sample"]
             if done < self.config.min_rounds:
                 continue
             for turn in list(active):
@@ -230,6 +229,38 @@ class Scheduler:
             if not active:
                 break
         return alive
+
+    def _take(self, turn: Turn) -> bool:
+        """One turn that counts. False where its process did not come through, and its case is saved."""
+        while True:
+            before = turn.wall_s
+            answer = self._ask(turn, worker.sample)
+            if answer is None:
+                return False
+            (seconds, handover_s), took_s = answer, turn.wall_s - before
+            if handover_s is None or self.placement is None:
+                break
+            with self._spending("placing"):
+                counts = self.placement.accepts(turn.case.threads, handover_s)
+            if counts:
+                break
+            self.spent_s["sampling"] -= took_s
+            self.spent_s["placing"] += took_s
+        turn.samples.append(seconds)
+        if handover_s is not None:
+            turn.handovers.append(handover_s)
+        turn.sampling_s += took_s
+        self.spent_s["measured"] += seconds * turn.fields["calls_per_sample"]
+        return True
+
+    @contextlib.contextmanager
+    def _spending(self, what: str) -> Iterator[None]:
+        """Accounts for the time within."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent_s[what] += time.monotonic() - began
 
     def _is_due(self, turn: Turn, done: int) -> bool:
         """Whether its process has had its share: of the fewest rounds, and then of the case's time, of which another

@@ -21,10 +21,11 @@ from ..results.errors import ResultsError
 from ..results.record import Record
 from ..results.run import Ceilings, Run
 from ..results.store import Folder, ResultsWarning, RunFolder
-from . import environment, gpu, roofline, worker
+from . import environment, gpu, placement, roofline, worker
 from .case import Case
 from .config import Config, build, from_dict, validated
 from .errors import BenchError, ConfigError
+from .placement import Placement
 from .plan import Plan, Source, ask, make_plan
 from .probing import with_recall
 from .progress import Quiet, Watching
@@ -175,6 +176,7 @@ def _measure(
                 ceilings=lambda case: table[_setting(case)],
                 save=save,
                 watcher=watcher,
+                placement=_placement(config),
                 deadline=deadline,
                 finished=records,
                 spent_s=spent,
@@ -188,6 +190,13 @@ def _measure(
         finally:
             folder.close()
     return Done(folder.path, records, run.notes)
+
+
+def _placement(config: Config) -> Placement | None:
+    """Which turns count, where it is not all of them."""
+    if config.placement == "any":
+        return None
+    return Placement(lambda threads: float(ask(placement.read, threads, timeout_s=config.timeout)), placement.gather)
 
 
 def _alone(plan: Plan, path: Path) -> contextlib.AbstractContextManager[None]:

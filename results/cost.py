@@ -28,6 +28,7 @@ PARTS = {
     "renewing": "drawing inputs and warming up again in a case's further processes",
     "starting": "starting processes",
     "pausing": "between timed calls: one that is not timed, garbage, waiting until threads sleep, passing turns on",
+    "placing": "bringing the cores together, and turns taken while they lay apart",
     "planning": "planning: finding variants, capturing input",
     "ceilings": "measuring the machine's ceilings",
     "rest": "all else",
