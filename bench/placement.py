@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -28,6 +29,8 @@ NAP_S = 1e-4
 """Of a core before it wakes the other: long enough that both fall asleep."""
 TRIES = 8
 """To bring the cores together, after which turns count wherever these lie, until they come together by themselves."""
+FIRST_TRIES = 4
+"""At the begin of a run, which does not know yet what it may hope for."""
 READINGS = 9
 
 
@@ -40,19 +43,30 @@ class Placement:
     def __init__(self, read: Callable[[int], float], gather: Callable[[], None]) -> None:
         self.read, self.gather = read, gather
         self.shortest_s: dict[int, float] = {}
-        """By the number of threads."""
+        """By the number of threads: the smallest median of READINGS, so that none alone decides."""
+        self.latest: dict[int, deque[float]] = {}
+        """Beside turns that counted."""
         self.given_up: set[int] = set()
 
     def begin(self, threads: int) -> None:
-        """Before the first turn of so many threads: sees what handing over takes with the cores together."""
-        if threads > 1 and threads not in self.shortest_s:
+        """Before the first turn of so many threads: sees what handing over takes with the cores together.
+
+        One try leaves them apart too often, and a run that began so would take that for what the machine can do.
+        """
+        if threads == 1 or threads in self.shortest_s:
+            return
+        seen = [self.read(threads)]
+        while len(seen) <= FIRST_TRIES and max(seen) < HANDOVER * min(seen):  # until both placements were seen
             self.gather()
-            self.shortest_s[threads] = self.read(threads)
+            seen.append(self.read(threads))
+        self.shortest_s[threads] = min(seen)
+        self.latest[threads] = deque(maxlen=READINGS)
 
     def accepts(self, threads: int, handover_s: float) -> bool:
         """Whether a turn counts beside which that was read. Where it does not, the cores lie together again."""
         if self._is_near(threads, handover_s):
             self.given_up.discard(threads)
+            self._learn(threads, handover_s)
             return True
         # given up; or it was that reading alone, which an interruption can spoil
         if threads in self.given_up or self._is_near(threads, self.read(threads)):
@@ -65,10 +79,14 @@ class Placement:
         return True
 
     def _is_near(self, threads: int, handover_s: float) -> bool:
-        shortest = self.shortest_s[threads]
-        if handover_s < shortest / HANDOVER:  # the run began with the cores apart
-            self.shortest_s[threads] = handover_s
-        return handover_s < HANDOVER * shortest
+        return handover_s < HANDOVER * self.shortest_s[threads]
+
+    def _learn(self, threads: int, handover_s: float) -> None:
+        """Beside turns it is shorter than in the process that read it first; or the cores lay apart then."""
+        latest = self.latest[threads]
+        latest.append(handover_s)
+        if len(latest) == READINGS:
+            self.shortest_s[threads] = min(self.shortest_s[threads], median(latest))
 
 
 def read(state: dict[str, Any], threads: int) -> float:
