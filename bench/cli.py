@@ -119,9 +119,9 @@ for command in COMMANDS:
     "--processes", metavar="N", help="At least so many take a case's samples, one after the other: 3 unless given."
 )
 @click.option(
-    "--placement",
-    type=click.Choice(["near", "any"]),
-    help="Whether turns of several threads count only while a virtual machine's cores lie together, or wherever.",
+    "--patience",
+    metavar="SHARE",
+    help="Of the run's time, to wait in while others use the cache or the cores lie apart: 0.2 unless given.",
 )
 @click.option(
     "--allocator",

@@ -178,9 +178,10 @@ class Config(BaseModel):
     alone would measure its luck. They share the fewest rounds; where more are taken, a process ends when it has had its
     share of the case's time, and another follows. One process takes all of calls of .15 s or more, whose times it
     hardly touches; of what compiles, since each would compile anew; and of a batch of unlike requests."""
-    placement: Literal["near", "any"] = "near"
-    """Whether turns of several threads count only while the cores lie as near each other as the run has seen them, by
-    what handing work to threads takes, or wherever the host of a virtual machine has put them: see placement.py."""
+    patience: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the run's time that may go to waiting for like conditions on a CPU, turns that do not count included; 0:
+    every turn counts. A turn counts while others leave the shared cache alone (calm.py) and, of several threads on a
+    virtual machine, while its cores lie together (placement.py)."""
     timeout: Seconds = 300.0
     """Seconds for any one step of a case; a case that takes longer is killed and recorded as `timeout`."""
     allocator: Literal["keep", "system"] = "keep"

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..results.conditions import HANDOVER
 from .environment import is_virtual
+from .patience import Patience
 
 WAKING_S = 1.0
 """For how long cores wake each other: a thirtieth of it moved them seldom, this mostly does."""
@@ -29,50 +30,38 @@ FIRST_TRIES = 4
 """At the begin of a run, which does not know yet what it may hope for."""
 TRIES = 8
 """To bring the cores together, after which turns count wherever these lie, for REST_S."""
-REST_S = 60.0
-PATIENCE_S, PATIENCE_SHARE = 10.0, 0.2
-"""What all of this may cost a run, turns that do not count included: so many seconds, and this share of its time. Where
-others use the cores, handing over takes now more and now less, and no try would be the last."""
+REST_S = 20.0
 LATEST = 9
 """Turns whose median tells what handing over takes: a single one may be astray."""
 
 
 class Placement:
-    """Which turns of several threads count.
+    """Which turns of several threads count. `gather` brings the cores together."""
 
-    `gather` brings the cores together; `clock` tells seconds.
-    """
-
-    def __init__(self, gather: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self.gather, self.clock = gather, clock
+    def __init__(self, gather: Callable[[], None], patience: Patience) -> None:
+        self.gather, self.patience = gather, patience
         self.shortest_s: dict[int, float] = {}
         """By the number of threads."""
         self.latest: dict[int, deque[float]] = {}
         """Beside turns that counted."""
         self.resting: dict[int, float] = {}
         """Until when nothing is tried."""
-        self.began, self.cost_s = clock(), 0.0
 
     def knows(self, threads: int, handover_s: float) -> None:
         """What handing over takes, or took before this run was stopped: more than a single reading says."""
         self.shortest_s[threads] = min(handover_s, self.shortest_s.get(threads, handover_s))
 
-    def judge(self, threads: int, handover_s: float, took_s: float, read: Callable[[], float]) -> float | None:
+    def judge(self, threads: int, handover_s: float, read: Callable[[], float]) -> float | None:
         """What handing work over takes beside a turn that counts; None for one that does not.
 
-        `handover_s` was read right after that turn, which took `took_s`; `read` reads again, in its process.
+        `handover_s` was read right after that turn; `read` reads again, in its process.
         """
-        began = self.clock()
-        try:
-            if threads not in self.latest:
-                self._begin(threads, read)
-                found = handover_s if self.is_near(threads, handover_s) else None
-            else:
-                found = self._judge(threads, handover_s, read)
-        finally:
-            self.cost_s += self.clock() - began
+        if threads not in self.latest:
+            self._begin(threads, read)
+            found = handover_s if self.is_near(threads, handover_s) else None
+        else:
+            found = self._judge(threads, handover_s, read)
         if found is None:
-            self.cost_s += took_s
             return None
         self.latest[threads].append(found)
         if len(self.latest[threads]) == LATEST:
@@ -95,8 +84,7 @@ class Placement:
         if self.is_near(threads, handover_s):
             self.resting.pop(threads, None)
             return handover_s
-        now = self.clock()
-        if now < self.resting.get(threads, 0.0) or self.cost_s > PATIENCE_S + PATIENCE_SHARE * (now - self.began):
+        if self.patience.is_over() or self.patience.clock() < self.resting.get(threads, 0.0):
             return handover_s
         again = read()
         if self.is_near(threads, again):
@@ -105,7 +93,7 @@ class Placement:
             self.gather()
             if self.is_near(threads, read()):
                 return None
-        self.resting[threads] = self.clock() + REST_S
+        self.resting[threads] = self.patience.clock() + REST_S
         return handover_s
 
 

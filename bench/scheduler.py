@@ -7,13 +7,12 @@ by round. A group that does not fit into memory side by side is measured in part
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -24,9 +23,9 @@ from ..results.statistics import median_interval
 from . import worker
 from .case import Case, groups
 from .config import Config
+from .counting import Beside, Counting
 from .estimate import Series
 from .limits import memory_available
-from .placement import Placement
 from .plan import Plan, Planned
 from .process import Child, Died, OutOfMemory, Raised, TookTooLong, ready
 from .turn import Turn, figures
@@ -37,7 +36,7 @@ HELD_SHARE = 0.5
 LITTLE_SHARE = 0.02
 """Where they hold more than this, one that runs out of memory beside them is tried again without them."""
 RETAKES = 3
-"""Of a turn that does not count for where the cores lay."""
+"""Of a turn that does not count."""
 STEPS = {
     "ready": "starting",
     "set_up": "checking",
@@ -45,6 +44,7 @@ STEPS = {
     "set_up_again": "renewing",
     "sample": "sampling",
     "handover": "placing",
+    "eviction": "waiting",
     "weigh": "weighing",
 }
 """What run.json calls the steps of a case, where it says how much time went to each."""
@@ -74,14 +74,14 @@ class Scheduler:
         ceilings: Callable[[Case], Ceilings],
         save: Callable[[list[Record]], None],
         watcher: Watcher,
-        placement: Placement | None = None,
+        counting: Counting,
         deadline: float = float("inf"),
         finished: Iterable[Record] = (),
         spent_s: defaultdict[str, float] | None = None,
     ) -> None:
         self.config, self.plan, self.machine = config, plan, machine
         self.ceilings, self.save, self.watcher = ceilings, save, watcher
-        self.placement = placement
+        self.counting = counting
         self.planned = {planned.case.case_id: planned for planned in plan.cases}
         self.ran_out: dict[tuple[Any, ...], tuple[int, str]] = {}
         self.series: dict[tuple[Any, ...], Series] = {}
@@ -95,8 +95,8 @@ class Scheduler:
         for record in finished:
             self.finished[record.case_id] = record
             self._learn(record)
-            if placement is not None and record.handover_s and record.machine == machine:
-                placement.knows(record.threads, record.handover_s)
+            if counting.placement is not None and record.handover_s and record.machine == machine:
+                counting.placement.knows(record.threads, record.handover_s)
 
     def run(self) -> None:
         """Goes through all groups, short lengths first. Every case is saved as one record, whatever happens to it."""
@@ -137,7 +137,13 @@ class Scheduler:
                 self._finish(
                     [
                         self._record(
-                            turn.planned, **figures(turn, beside, self.ceilings(turn.case), self._shortest(turn.case))
+                            turn.planned,
+                            **figures(
+                                turn,
+                                beside,
+                                self.ceilings(turn.case),
+                                self.counting.shortest_s(turn.case.threads),
+                            ),
                         )
                         for turn in measured
                     ]
@@ -243,51 +249,57 @@ class Scheduler:
 
     def _take(self, turn: Turn) -> bool:
         """One turn that counts. False where its process did not come through, and its case is saved."""
+        on_cpu = turn.case.device == "cpu"
         for left in reversed(range(RETAKES + 1)):
             before = turn.wall_s
-            answer = self._ask(turn, worker.sample)
+            answer = self._ask(turn, worker.sample, on_cpu and self.counting.calm.is_due)
             if answer is None:
                 return False
-            (seconds, handover_s), took_s = answer, turn.wall_s - before
-            if handover_s is None or self.placement is None or not left or time.monotonic() > self.deadline:
+            (seconds, beside), took_s = answer, turn.wall_s - before
+            if not on_cpu or not left or time.monotonic() > self.deadline:
                 break
             try:
-                with self._spending("placing"):
-                    read = functools.partial(self._read, turn)
-                    judged = self.placement.judge(turn.case.threads, handover_s, took_s, read)
+                spent_on, judged = self._judge(turn, beside)
             except _Gone:
                 return False
             if judged is not None:
-                handover_s = judged
+                beside = judged
                 break
+            self.counting.patience.cost_s += took_s
             self.spent_s["sampling"] -= took_s
-            self.spent_s["placing"] += took_s
+            self.spent_s[spent_on] += took_s
         turn.samples.append(seconds)
-        if handover_s is not None:
-            turn.handovers.append(handover_s)
+        turn.beside.append(beside)
         turn.sampling_s += took_s
         self.spent_s["measured"] += seconds * turn.fields["calls_per_sample"]
         return True
 
-    def _read(self, turn: Turn) -> float:
-        """What handing work to threads takes now. Raises _Gone where its process did not come through."""
-        answer = self._ask(turn, worker.handover)
+    def _judge(self, turn: Turn, beside: Beside) -> tuple[str, Beside | None]:
+        """What was true beside a turn, or None where it does not count; and on what judging it went.
+
+        Raises _Gone where its process did not come through.
+        """
+        found: Beside | None = beside
+        for what, read, judge in (
+            ("placing", worker.handover, functools.partial(self.counting.of_cores, turn.case.threads)),
+            ("waiting", worker.eviction, self.counting.of_cache),
+        ):
+            before, began = self.spent_s[what], time.monotonic()
+            try:
+                found = judge(beside, functools.partial(self._read, turn, read))
+            finally:  # whatever was asked meanwhile
+                self.spent_s[what] = before + time.monotonic() - began
+            if found is None:
+                break
+            beside = found
+        return what, found
+
+    def _read(self, turn: Turn, function: Callable[..., Any]) -> float:
+        """What an instrument reads in a case's process. Raises _Gone where that did not come through."""
+        answer = self._ask(turn, function)
         if answer is None:
             raise _Gone
         return float(answer)
-
-    def _shortest(self, case: Case) -> float | None:
-        """What handing work to a case's threads takes with the cores together, where turns were chosen by it."""
-        return None if self.placement is None else self.placement.shortest_s.get(case.threads)
-
-    @contextlib.contextmanager
-    def _spending(self, what: str) -> Iterator[None]:
-        """Accounts for the time within, whatever was asked meanwhile."""
-        before, began = self.spent_s[what], time.monotonic()
-        try:
-            yield
-        finally:
-            self.spent_s[what] = before + time.monotonic() - began
 
     def _is_due(self, turn: Turn, done: int) -> bool:
         """Whether its process has had its share: of the fewest rounds, and then of the case's time, of which another

@@ -22,9 +22,12 @@ from ..results.record import Record
 from ..results.run import Ceilings, Run
 from ..results.store import Folder, ResultsWarning, RunFolder
 from . import environment, gpu, placement, roofline, worker
+from .calm import Calm
 from .case import Case
 from .config import Config, build, from_dict, validated
+from .counting import Counting
 from .errors import BenchError, ConfigError
+from .patience import Patience
 from .placement import Placement
 from .plan import Plan, Source, ask, make_plan
 from .probing import with_recall
@@ -177,7 +180,7 @@ def _measure(
                 ceilings=lambda case: table[_setting(case)],
                 save=save,
                 watcher=watcher,
-                placement=_placement(config),
+                counting=_counting(config, deadline),
                 deadline=deadline,
                 finished=records,
                 spent_s=spent,
@@ -193,16 +196,16 @@ def _measure(
     return Done(folder.path, records, run.notes)
 
 
-def _placement(config: Config) -> Placement | None:
-    """Which turns count, where it is not all of them."""
-    if config.placement == "any" or not placement.matters():
-        return None
+def _counting(config: Config, deadline: float) -> Counting:
+    """Which turns count: all of them where nothing is waited for."""
 
     def gather() -> None:
         with contextlib.suppress(BenchError):  # where the cores lie then is read in any case
             ask(placement.wake, timeout_s=WAKING_TIMEOUT_S)
 
-    return Placement(gather)
+    patience = Patience(config.patience, deadline)
+    moved = config.patience > 0 and placement.matters()
+    return Counting(patience, Calm(patience), Placement(gather, patience) if moved else None)
 
 
 def _alone(plan: Plan, path: Path) -> contextlib.AbstractContextManager[None]:

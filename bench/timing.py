@@ -19,6 +19,7 @@ import torch
 
 from . import gpu
 from .handover import Handover
+from .shared_cache import SharedCache
 
 PART_S = 0.0025
 """Calls are repeated within a part until it lasts this long."""
@@ -66,6 +67,9 @@ class Stopwatch:
         self.handover = Handover(threads) if threads > 1 and not self.cuda else None
         self.handover_s: float | None = None
         """After the latest turn, where threads share the work."""
+        self.shared_cache = None if self.cuda else SharedCache()
+        self.eviction: float | None = None
+        """After the latest turn, where that was asked for."""
         # written to before each timed call on CUDA
         self.flush = torch.empty(gpu.flush_bytes(device), dtype=torch.int8, device=device) if self.cuda else None
 
@@ -98,8 +102,8 @@ class Stopwatch:
         """Timed calls of a turn."""
         return self.parts * self.calls_per_part
 
-    def sample(self) -> float:
-        """One turn: seconds a call."""
+    def sample(self, cache: bool = False) -> float:
+        """One turn: seconds a call. `cache`: read beside it, on a CPU, what others do to the shared cache."""
         gc.collect()
         gc.disable()
         try:
@@ -108,6 +112,7 @@ class Stopwatch:
             seconds = median(self._timed(self.calls_per_part) for _ in range(self.parts))
             if self.handover is not None:
                 self.handover_s = self.handover.read()
+            self.eviction = self.shared_cache.read() if cache and self.shared_cache is not None else None
             return seconds
         finally:
             gc.enable()

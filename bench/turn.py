@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
-from ..results.conditions import HANDOVER
+from ..results.conditions import EVICTION, HANDOVER
 from ..results.run import Ceilings
 from ..results.statistics import Interval, paired_ratio
 from ..results.work import moved_bytes
 from .case import Case
+from .counting import Beside
 from .plan import Planned
 from .process import Child
 from .roofline import share
@@ -32,8 +33,8 @@ class Turn:
     child: Child
     fields: dict[str, Any]
     samples: list[float] = field(default_factory=list)
-    handovers: list[float] = field(default_factory=list)
-    """Beside each sample, what handing work to threads took, where there are several."""
+    beside: list[Beside] = field(default_factory=list)
+    """What was read beside each sample."""
     wall_s: float = 0.0
     """All time that its process worked on it."""
     sampling_s: float = 0.0
@@ -81,6 +82,16 @@ class Turn:
         return len(self.samples) - self.before[0], self.sampling_s - self.before[1]
 
     @property
+    def handovers(self) -> list[float]:
+        """What handing work to threads took, where there are several."""
+        return [each.handover_s for each in self.beside if each.handover_s is not None]
+
+    @property
+    def evictions(self) -> list[float]:
+        """How much of the shared cache others took, on a CPU."""
+        return [each.eviction for each in self.beside if each.eviction is not None]
+
+    @property
     def case(self) -> Case:
         return self.planned.case
 
@@ -92,7 +103,7 @@ class Turn:
     def anew(self) -> Turn:
         """The same to take turns as the baseline of another part of its group, without a sample yet."""
         return replace(
-            self, samples=[], handovers=[], sampling_s=0.0, interval=None, processes=1, before=(0, 0.0), recorded=True
+            self, samples=[], beside=[], sampling_s=0.0, interval=None, processes=1, before=(0, 0.0), recorded=True
         )
 
 
@@ -115,6 +126,7 @@ def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings, shortest_s: f
         "stopped_by": turn.stopped_by,
         "processes": turn.processes,
         "handover_s": median(turn.handovers) if turn.handovers else None,
+        "eviction": median(turn.evictions) if turn.evictions else None,
         "tokens_per_s": case.batch * case.n_q / time_s,
     }
     found["reasons"] = notes = []
@@ -122,7 +134,7 @@ def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings, shortest_s: f
         notes.append(
             f"half of its samples took over twice the fastest, {min(turn.samples):.3g} s: the machine was busy"
         )
-    notes += _moved(turn.handovers) + _apart(turn.handovers, shortest_s)
+    notes += _moved(turn.handovers) + _apart(turn.handovers, shortest_s) + _evicted(turn.evictions)
     flops = turn.planned.fields["flops_needed"]
     moved = turn.planned.fields.get("bytes_needed") or moved_bytes(case, flops)
     reached = share(flops, moved, time_s, ceilings)
@@ -168,4 +180,15 @@ def _apart(handovers: list[float], shortest_s: float | None) -> list[str]:
     return [
         f"in {len(apart)} of {len(handovers)} rounds the cores lay apart and were not brought together: handing work "
         f"to threads took {1e6 * median(apart):.1f} µs, and {1e6 * shortest_s:.1f} at best in this run"
+    ]
+
+
+def _evicted(evictions: list[float]) -> list[str]:
+    """A sentence where rounds count though others used the shared cache."""
+    others = [each for each in evictions if each >= EVICTION]
+    if not others:
+        return []
+    return [
+        f"in {len(others)} of {len(evictions)} rounds others used the cache that cores share: what was read in it 4 ms "
+        f"before took {median(others):.1f} times as long as at once, and so do calls that come back to what they wrote"
     ]

@@ -24,6 +24,7 @@ from ..variants.registry import load_plugin
 from . import calls, compiling, error, fidelity, fidelity_nulls, flops, gpu, inputs, memory, mixed, untouched
 from .cards import card
 from .case import Case
+from .counting import Beside
 from .decoding import Step
 from .timing import AGAIN_S, WARMUP_S, Stopwatch
 
@@ -193,15 +194,20 @@ def rest(state: State) -> None:
         gpu.memory(state["case"].device)
 
 
-def sample(state: State) -> tuple[float, float | None]:
-    """One turn: seconds a call; and what handing work to threads took right after it, where there are several."""
+def sample(state: State, cache: bool = False) -> tuple[float, Beside]:
+    """One turn: seconds a call; and what instruments read right after it: the one of the shared cache where asked."""
     stopwatch = state["stopwatch"]
-    return float(stopwatch.sample()), stopwatch.handover_s
+    return float(stopwatch.sample(cache)), Beside(stopwatch.handover_s, stopwatch.eviction)
 
 
 def handover(state: State) -> float:
     """What handing work to threads takes now, in a case of several: seconds."""
     return float(state["stopwatch"].read_handover())
+
+
+def eviction(state: State) -> float:
+    """How much of the shared cache others take now: see shared_cache.py."""
+    return float(state["stopwatch"].shared_cache.read())
 
 
 def look_back(state: State) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .benchmark_file import opened
 from .changes import ORDER, Finding, Verdict, certain, times
-from .conditions import Side, matching, unlike_conditions, unlike_handovers
+from .conditions import Side, matching, unlike_beside, unlike_conditions
 from .errors import ResultsError
 from .record import Record
 from .statistics import Interval, median_interval
@@ -125,7 +125,7 @@ def compare(
             f"{len(timed)} cases were timed in both, too few to tell a shift of the whole machine from changes of "
             f"their own; leave out --relative, or compare at least {FEWEST_CASES}"
         )
-    notes += unlike_handovers(base, head, timed)
+    notes += unlike_beside(base, head, timed)
     groups = _by_group(timed, shift)
     if shift is not None:
         notes += _words_of_shift(shift, list(groups.values()), base, head, threshold, relative, len(timed))

@@ -13,6 +13,10 @@ HANDOVER = 1.2
 """Times: by so much the handover between threads may differ between two runs before that is pointed out, and within a
 run before a turn does not count."""
 
+EVICTION = 1.25
+"""Times: by so much longer than at once it may take to read a table in the shared cache again before a turn does not
+count; and so much may differ between two runs before that is pointed out."""
+
 
 @dataclass(frozen=True)
 class Side:
@@ -49,18 +53,35 @@ def unlike_conditions(base: Side, head: Side) -> list[str]:
     return found
 
 
-def unlike_handovers(base: Side, head: Side, both: Iterable[tuple[Record, Record]]) -> list[str]:
-    """A sentence where handing work to threads took longer in one of the two: `both` are the records of each case."""
-    pairs = [(b.handover_s, h.handover_s) for b, h in both if b.handover_s and h.handover_s]
+def unlike_beside(base: Side, head: Side, both: Iterable[tuple[Record, Record]]) -> list[str]:
+    """Sentences where instruments beside the turns read otherwise in one of the two: `both` are the records of each
+    case."""
+    both = list(both)
+    handovers = [(b.handover_s, h.handover_s) for b, h in both if b.handover_s and h.handover_s]
+    evictions = [(b.eviction, h.eviction) for b, h in both if b.eviction and h.eviction]
+    found = []
+    if told := _longer(base, head, handovers, HANDOVER):
+        found.append(
+            f"handing work to threads took {told}: the cores were placed or used otherwise, and calls of many small "
+            "operations differ for that alone; measure both again, in turns where that can be (compare --git), or with "
+            "one thread"
+        )
+    if told := _longer(base, head, evictions, EVICTION):
+        found.append(
+            f"reading again in the shared cache took {told}: others used it, and calls that come back to what they "
+            "wrote differ for that alone; measure both again, in turns where that can be (compare --git), or with more "
+            "--patience"
+        )
+    return found
+
+
+def _longer(base: Side, head: Side, pairs: list[tuple[float, float]], limit: float) -> str:
+    """By how much, and in which of the two; empty where they are alike."""
     factor = median(h / b for b, h in pairs) if pairs else 1.0
-    if 1 / HANDOVER < factor < HANDOVER:
-        return []
+    if 1 / limit < factor < limit:
+        return ""
     slower, faster = (head, base) if factor > 1 else (base, head)
-    return [
-        f"handing work to threads took {max(factor, 1 / factor):.2f} times as long in {slower.name} as in "
-        f"{faster.name}: the cores were placed or used otherwise, and calls of many small operations differ for that "
-        "alone; measure both again, in turns where that can be (compare --git), or with one thread"
-    ]
+    return f"{max(factor, 1 / factor):.2f} times as long in {slower.name} as in {faster.name}"
 
 
 def _unlike_machines(base: Run, head: Run) -> list[str]:

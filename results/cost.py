@@ -29,6 +29,7 @@ PARTS = {
     "starting": "starting processes",
     "pausing": "between timed calls: one that is not timed, garbage, waiting until threads sleep, passing turns on",
     "placing": "bringing the cores together, and turns taken while they lay apart",
+    "waiting": "waiting while others used the shared cache, and turns taken then",
     "planning": "planning: finding variants, capturing input",
     "ceilings": "measuring the machine's ceilings",
     "rest": "all else",

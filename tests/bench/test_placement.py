@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 
 from attnbench.bench import environment, placement, sweep, worker
-from attnbench.bench.placement import FIRST_TRIES, LATEST, PATIENCE_S, PATIENCE_SHARE, REST_S, TRIES, Placement
+from attnbench.bench.calm import Calm
+from attnbench.bench.counting import Counting
+from attnbench.bench.patience import HEAD_START_S, Patience
+from attnbench.bench.placement import FIRST_TRIES, LATEST, REST_S, TRIES, Placement
 from attnbench.bench.plan import ask
 from attnbench.bench.scheduler import RETAKES
 from attnbench.bench.turn import _apart
 
 NEAR, APART = 3.5e-6, 4.9e-6
+SHARE = 0.2
 MATTERS = placement.matters
 
 
@@ -27,7 +31,8 @@ class Host:
         self.handover_s, self.then = now, list(then)
         self.gathered = self.read = 0
         self.seconds = 0.0
-        self.cores = Placement(self.gather, lambda: self.seconds)
+        self.patience = Patience(SHARE, clock=lambda: self.seconds)
+        self.cores = Placement(self.gather, self.patience)
 
     def gather(self) -> None:
         self.gathered += 1
@@ -38,16 +43,15 @@ class Host:
         self.read += 1
         return self.handover_s
 
-    def turn(self, handover_s: float, took_s: float = 0.01) -> float | None:
+    def turn(self, handover_s: float) -> float | None:
         """The judgement of a turn beside which that was read."""
-        self.seconds += took_s
-        return self.cores.judge(2, handover_s, took_s, self.reading)
+        with self.patience.spending():
+            return self.cores.judge(2, handover_s, self.reading)
 
     def begun(self) -> Host:
         """After its first turn, from which on it is near."""
         self.turn(NEAR)
-        self.cores.began = self.seconds = 0.0
-        self.cores.cost_s = 0.0
+        self.patience.cost_s = 0.0
         self.counted()
         return self
 
@@ -107,9 +111,13 @@ def test_what_never_rests_costs_its_share_of_the_run_and_no_more(took_s: float) 
     counted = 0
     while host.seconds < 1000:
         host.handover_s, host.then = APART, [NEAR]
-        counted += host.turn(APART, took_s) is not None
+        host.seconds += took_s
+        if host.turn(APART) is None:
+            host.patience.cost_s += took_s
+        else:
+            counted += 1
     assert counted > 0
-    assert 0.9 < host.cores.cost_s / (PATIENCE_S + PATIENCE_SHARE * host.seconds) < 1.1
+    assert 0.9 < host.patience.cost_s / (SHARE * (host.seconds + HEAD_START_S)) < 1.1
 
 
 @pytest.mark.parametrize(
@@ -152,9 +160,9 @@ def test_a_resumed_run_remembers() -> None:
 
 
 def test_thread_counts_are_apart() -> None:
-    cores = Placement(lambda: None)
-    assert cores.judge(2, NEAR, 0.01, lambda: NEAR) == NEAR
-    assert cores.judge(4, 3 * NEAR, 0.01, lambda: 3 * NEAR) == 3 * NEAR
+    cores = Placement(lambda: None, Patience(SHARE))
+    assert cores.judge(2, NEAR, lambda: NEAR) == NEAR
+    assert cores.judge(4, 3 * NEAR, lambda: 3 * NEAR) == 3 * NEAR
     assert cores.is_near(4, 3 * NEAR)
     assert not cores.is_near(2, 3 * NEAR)
 
@@ -207,12 +215,12 @@ class Refusing(Placement):
     """Refuses the first turns, however near the cores lie."""
 
     def __init__(self, first: int) -> None:
-        super().__init__(lambda: None)
+        super().__init__(lambda: None, Patience(SHARE))
         self.left, self.counted = first, list[float]()
         self.readings = 0
 
-    def judge(self, threads: int, handover_s: float, took_s: float, read: Callable[[], float]) -> float | None:
-        assert (threads, took_s > 0) == (2, True)
+    def judge(self, threads: int, handover_s: float, read: Callable[[], float]) -> float | None:
+        assert threads == 2
         self.left -= 1
         if self.left >= 0:
             self.readings += 0 < read() < 1
@@ -221,20 +229,25 @@ class Refusing(Placement):
         return handover_s
 
 
+def judged_by(cores: Placement) -> Counting:
+    return Counting(cores.patience, Calm(cores.patience), cores)
+
+
 @pytest.fixture
 def of_two(sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """A sweep of one case on two threads, whose turns are judged as told."""
 
     def run(cores: Placement | None, *args: object) -> Any:
         if cores is not None:
-            monkeypatch.setattr("attnbench.bench.sweep._placement", lambda config: cores)
+            monkeypatch.setattr("attnbench.bench.sweep._counting", lambda *args: judged_by(cores))
         return sweep("--variants", "sdpa", "--seq-lens", "64", "--threads", "2", *args)
 
     return run
 
 
 def spent(tmp_path: Path) -> dict[str, float]:
-    return json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["spent_s"]  # type: ignore[no-any-return]
+    found: dict[str, float] = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["spent_s"]
+    return found
 
 
 def test_a_turn_that_does_not_count_leaves_no_sample(of_two: Callable[..., Any], tmp_path: Path) -> None:
@@ -258,8 +271,8 @@ def test_one_that_ends_while_it_is_read_has_one_record(
     assert record["status"] == "crashed"
 
 
-@pytest.mark.parametrize(("options", "judged"), [((), True), (("--placement", "any"), False)])
-def test_any_placement_can_be_asked_for(
+@pytest.mark.parametrize(("options", "judged"), [((), True), (("--patience", "0"), False)])
+def test_without_patience_the_cores_may_lie_anywhere(
     of_two: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -270,13 +283,13 @@ def test_any_placement_can_be_asked_for(
     monkeypatch.setattr(sweep, "WAKING_TIMEOUT_S", 0.001)  # gathers nothing
     (record,) = of_two(None, *options).records
     assert record["status"] == "ok"
-    assert ("placing" in spent(tmp_path)) is judged
+    assert (spent(tmp_path)["placing"] > 0.001) is judged
 
 
 def test_one_thread_has_nothing_to_be_judged_by(
     sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("attnbench.bench.sweep._placement", lambda config: Refusing(99))
+    monkeypatch.setattr("attnbench.bench.sweep._counting", lambda *args: judged_by(Refusing(99)))
     (record,) = sweep("--variants", "sdpa", "--seq-lens", "64").records
     assert (record["status"], record["handover_s"]) == ("ok", None)
-    assert "placing" not in spent(tmp_path)
+    assert spent(tmp_path)["placing"] < 0.001

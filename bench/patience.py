@@ -1,0 +1,42 @@
+"""How long a run may wait for conditions to be alike."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+HEAD_START_S = 50.0
+"""A run is taken for so much longer, or one that has just begun could not wait at all."""
+
+
+class Patience:
+    """Waiting, and turns that do not count, may cost a share of the run's time: where others use the machine
+    throughout, no wait would be the last.
+
+    `share`: 0 for none. `deadline`: when nothing is waited for any more, by `clock`, which tells seconds.
+    """
+
+    def __init__(
+        self, share: float, deadline: float = float("inf"), clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.share, self.deadline, self.clock = share, deadline, clock
+        self.began = clock()
+        self.cost_s = 0.0
+        self.since: float | None = None
+        """When it was begun to wait."""
+
+    def is_over(self) -> bool:
+        now = self.clock()
+        waiting_s = 0.0 if self.since is None else now - self.since
+        return now >= self.deadline or self.cost_s + waiting_s >= self.share * (now - self.began + HEAD_START_S)
+
+    @contextlib.contextmanager
+    def spending(self) -> Iterator[None]:
+        """Of the time within."""
+        self.since = self.clock()
+        try:
+            yield
+        finally:
+            self.cost_s += self.clock() - self.since
+            self.since = None
