@@ -13,7 +13,7 @@ from statistics import median
 from ..results.conditions import EVICTION
 from .patience import Patience
 
-EVERY_S = 0.25
+EVERY_S = 1.0
 """It is read this often at most: a spell lasts longer, and a turn may be shorter than a reading."""
 READINGS = 3
 """Whose median is believed, where a first one tells of others."""

@@ -8,6 +8,7 @@ other systems: that is said, and nothing is assumed in its place.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import disturbances_by_machine, disturbances_by_others
@@ -15,14 +16,17 @@ from .counters import Used
 from .sign import Sign
 
 
-def signs(idle: Used, trials: Used, threads: int, cores: set[int], root: Path = Path("/")) -> list[Sign]:
+def signs(
+    idle: Used, trials: Used, threads: int, cores: set[int], evictions: Sequence[float], root: Path = Path("/")
+) -> list[Sign]:
     """All signs, in the order in which to read them.
 
     idle: counters over a while in which nothing of ours ran. trials: counters while the comparisons ran. threads: how
-    many a measured process uses. cores: numbers of those that it may run on.
+    many a measured process uses. cores: numbers of those that it may run on. evictions: what the instrument of the
+    shared cache read while nothing else of ours ran.
     """
     return [
-        *disturbances_by_others.signs(idle, trials, threads, cores, root),
+        *disturbances_by_others.signs(idle, trials, threads, cores, evictions, root),
         *disturbances_by_machine.signs(trials, threads, cores, root),
     ]
 

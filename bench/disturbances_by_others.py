@@ -6,8 +6,12 @@ From what the kernel counted while nothing of ours ran, and while the comparison
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from ..results.conditions import EVICTION
 from .counters import Used, groups, text
 from .sign import Sign, Verdict, unreadable
 
@@ -18,9 +22,12 @@ PRESSURE_PERCENT = 5.0
 LOAD_SHARE = 0.1
 """Of a core: what is runnable on average, beyond which somebody is at work."""
 NAMED = 3
+SPELL_PERCENT = 90
 
 
-def signs(idle: Used, trials: Used, threads: int, cores: set[int], root: Path) -> list[Sign]:
+def signs(
+    idle: Used, trials: Used, threads: int, cores: set[int], evictions: Sequence[float], root: Path
+) -> list[Sign]:
     """Those of other users, with the arguments of `disturbances.signs`."""
     return [
         _others(idle, trials),
@@ -28,6 +35,7 @@ def signs(idle: Used, trials: Used, threads: int, cores: set[int], root: Path) -
         _pressure(root),
         _stolen(trials),
         _quota(root, trials, threads),
+        _shared_cache(evictions),
     ]
 
 
@@ -87,6 +95,20 @@ def _stolen(trials: Used) -> Sign:
         return Sign(name, found, "fine")
     return Sign(
         name, found, "disturbs", "other guests of this host run on your cores: take dedicated ones, or measure longer"
+    )
+
+
+def _shared_cache(evictions: Sequence[float]) -> Sign:
+    """No counter of a guest shows its neighbours, but what it has just read is gone."""
+    usual, spell = float(np.median(evictions)), float(np.percentile(evictions, SPELL_PERCENT))
+    found = f"read again 4 ms later in {usual:.2f} times the time of at once, one time of ten in {spell:.2f} or more"
+    if spell < EVICTION:
+        return Sign("shared cache", found, "fine")
+    return Sign(
+        "shared cache",
+        found,
+        "disturbs" if usual >= EVICTION else "perhaps",
+        "others push out what calls left there: run waits for them to stop, longer with more --patience",
     )
 
 

@@ -18,6 +18,7 @@ from . import counters, environment, roofline
 from .disturbances import own_cores, signs
 from .errors import BenchError, ConfigError
 from .plan import ask
+from .shared_cache import SharedCache
 from .sign import Sign
 from .trials import Asked, Work, compared, sized
 
@@ -25,6 +26,8 @@ CEILING_DTYPES = ("float32", "bfloat16")
 CEILING_TIMEOUT_S = 120.0
 IDLE_S = 1.0
 """How long nothing of ours runs, to see who else does."""
+CACHE_READINGS, CACHE_PAUSE_S = 40, 0.045
+"""Two seconds of them: what others do to the shared cache comes and goes."""
 LEAST_PAIR_TIME_S = 0.5
 ALIKE = ("dtype", "threads", "seed", "asked_s", "machine")
 """What comparisons of one file must have in common to be judged together."""
@@ -91,6 +94,7 @@ def examine(request: Request, tell: Callable[[str], None] = lambda text: None) -
             idle = counters.read()
             time.sleep(IDLE_S)
             quiet = counters.between(idle, counters.read())
+            evictions = _evictions()
             ceilings = _ceilings(request, tell)
             asked = Asked(_work(request, trials), request.pair_time_s, machine.fingerprint)
             start = counters.read()
@@ -106,8 +110,17 @@ def examine(request: Request, tell: Callable[[str], None] = lambda text: None) -
     except KeyboardInterrupt:
         raise Stopped(request.out, len(trials), before + len(wanted)) from None
     tell(f"judging {len(trials)} comparisons")
-    disturbing = signs(quiet, during, request.threads, own_cores())
+    disturbing = signs(quiet, during, request.threads, own_cores(), evictions)
     return Diagnosis(request, machine, ceilings, disturbing, trials, resolution(trials, request.seed))
+
+
+def _evictions() -> list[float]:
+    """What the instrument of the shared cache reads now."""
+    cache, found = SharedCache(), []
+    for _ in range(CACHE_READINGS):
+        time.sleep(CACHE_PAUSE_S)
+        found.append(cache.read())
+    return found
 
 
 def _kept(request: Request, machine: str) -> list[Trial]:

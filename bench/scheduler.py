@@ -7,12 +7,14 @@ by round. A group that does not fit into memory side by side is measured in part
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -24,13 +26,12 @@ from . import worker
 from .case import Case, groups
 from .config import Config
 from .counting import Beside, Counting
-from .estimate import Series
 from .limits import memory_available
+from .outcomes import Outcomes
 from .plan import Plan, Planned
 from .process import Child, Died, OutOfMemory, Raised, TookTooLong, ready
 from .turn import Turn, figures
 
-RAN_OUT = ("oom", "timeout")
 HELD_SHARE = 0.5
 """Waiting variants keep the memory that they freed. Together they may hold this share of what was free before them."""
 LITTLE_SHARE = 0.02
@@ -80,29 +81,24 @@ class Scheduler:
         spent_s: defaultdict[str, float] | None = None,
     ) -> None:
         self.config, self.plan, self.machine = config, plan, machine
-        self.ceilings, self.save, self.watcher = ceilings, save, watcher
-        self.counting = counting
-        self.planned = {planned.case.case_id: planned for planned in plan.cases}
-        self.ran_out: dict[tuple[Any, ...], tuple[int, str]] = {}
-        self.series: dict[tuple[Any, ...], Series] = {}
+        self.ceilings, self.watcher, self.counting = ceilings, watcher, counting
         self.deadline = deadline  # by time.monotonic()
         self.how = worker.How(list(config.plugins), config.allocator == "keep", config.turn_time)
         # seconds by what they went to: the steps of cases, and `measured`, those inside of timed calls
         self.spent_s = defaultdict(float) if spent_s is None else spent_s
         self.realised: dict[str, Realised | None] = {}
         """What the inputs of each group are like: the same for all of its cases, and measured once."""
-        self.finished: dict[str, Record] = {}
-        for record in finished:
-            self.finished[record.case_id] = record
-            self._learn(record)
+        self.outcomes = Outcomes(
+            config, plan, machine=machine, save=save, done=watcher.done, deadline=deadline, finished=finished
+        )
+        for record in self.outcomes.finished.values():
             if counting.placement is not None and record.handover_s and record.machine == machine:
                 counting.placement.knows(record.threads, record.handover_s)
 
     def run(self) -> None:
         """Goes through all groups, short lengths first. Every case is saved as one record, whatever happens to it."""
         for group in groups(planned.case for planned in self.plan.cases):
-            left = [self.planned[case.case_id] for case in group if case.case_id not in self.finished]
-            if left:
+            if left := self.outcomes.left(group):
                 self.watcher.group(left[0].case.setting, len(left))
                 self._group(left)
 
@@ -112,13 +108,11 @@ class Scheduler:
         able = []
         for planned in group:
             if planned.reasons:
-                self._finish([self._bare(planned, "unsupported", planned.reasons)])
+                self.outcomes.keep_bare(planned, "unsupported", planned.reasons)
             else:
                 able.append(planned)
         # what was measured before a resume did not take turns with these: no ratio may join them
-        apart = any(
-            record.status == "ok" and record.group_id == group[0].case.group_id for record in self.finished.values()
-        )
+        apart = self.outcomes.timed_before(group[0].case.group_id)
         waiting = sorted(able, key=lambda planned: planned.fields["kind"] != "exact")  # one of them is the baseline
         baseline: Turn | None = None
         turns: list[Turn] = []
@@ -134,9 +128,9 @@ class Scheduler:
                     exact = [turn for turn in measured if turn.planned.fields["kind"] == "exact"]
                     baseline = min(exact, key=lambda turn: turn.interval.value, default=None)  # type: ignore[union-attr]
                 beside = baseline if baseline in [*turns, *measured] else None
-                self._finish(
+                self.outcomes.keep(
                     [
-                        self._record(
+                        self.outcomes.record(
                             turn.planned,
                             **figures(
                                 turn,
@@ -162,8 +156,8 @@ class Scheduler:
         """Sets up, beside `turns`, as many of those who wait as fit into memory; returns those who must wait on."""
         free = memory_available() or math.inf
         for index, planned in enumerate(waiting):
-            if why := self._skip(planned.case, free):
-                self._finish([self._bare(planned, "skipped", [why])])
+            if why := self.outcomes.why_not(planned.case, free):
+                self.outcomes.keep_bare(planned, "skipped", [why])
                 continue
             held = sum(turn.held_bytes for turn in turns)
             others = any(not turn.recorded for turn in turns)
@@ -215,7 +209,7 @@ class Scheduler:
                 f"{turn.fields['error_of']} differs from the definition by {turn.fields['error']:.3g} of its largest "
                 f"value, {turn.fields['error_allowed']:.3g} is allowed"
             )
-            self._finish([self._bare(planned, "incorrect", [why], turn)])
+            self.outcomes.keep_bare(planned, "incorrect", [why], turn)
             return None
         return turn
 
@@ -249,14 +243,13 @@ class Scheduler:
 
     def _take(self, turn: Turn) -> bool:
         """One turn that counts. False where its process did not come through, and its case is saved."""
-        on_cpu = turn.case.device == "cpu"
         for left in reversed(range(RETAKES + 1)):
             before = turn.wall_s
-            answer = self._ask(turn, worker.sample, on_cpu and self.counting.calm.is_due)
+            answer = self._ask(turn, worker.sample, turn.shares_cache and self.counting.calm.is_due)
             if answer is None:
                 return False
             (seconds, beside), took_s = answer, turn.wall_s - before
-            if not on_cpu or not left or time.monotonic() > self.deadline:
+            if not left or time.monotonic() > self.deadline:
                 break
             try:
                 spent_on, judged = self._judge(turn, beside)
@@ -275,24 +268,35 @@ class Scheduler:
         return True
 
     def _judge(self, turn: Turn, beside: Beside) -> tuple[str, Beside | None]:
-        """What was true beside a turn, or None where it does not count; and on what judging it went.
+        """What was true beside a turn, or None where it does not count, and on what it was spent then.
 
         Raises _Gone where its process did not come through.
         """
-        found: Beside | None = beside
-        for what, read, judge in (
-            ("placing", worker.handover, functools.partial(self.counting.of_cores, turn.case.threads)),
-            ("waiting", worker.eviction, self.counting.of_cache),
-        ):
-            before, began = self.spent_s[what], time.monotonic()
-            try:
-                found = judge(beside, functools.partial(self._read, turn, read))
-            finally:  # whatever was asked meanwhile
-                self.spent_s[what] = before + time.monotonic() - began
-            if found is None:
-                break
-            beside = found
-        return what, found
+        placement, calm = self.counting.placement, self.counting.calm
+        if beside.handover_s is not None and placement is not None:
+            with self._spending("placing"):
+                read = functools.partial(self._read, turn, worker.handover)
+                handover_s = placement.judge(turn.case.threads, beside.handover_s, read)
+            if handover_s is None:
+                return "placing", None
+            beside = replace(beside, handover_s=handover_s)
+        if turn.shares_cache:
+            with self._spending("waiting"):
+                eviction = calm.judge(beside.eviction, functools.partial(self._read, turn, worker.eviction))
+            if eviction is None:
+                return "waiting", None
+            beside = replace(beside, eviction=eviction)
+        return "sampling", beside
+
+    @contextlib.contextmanager
+    def _spending(self, what: str) -> Iterator[None]:
+        """Accounts for the time within, whatever was asked meanwhile, and for the patience that it takes."""
+        before, began = self.spent_s[what], time.monotonic()
+        try:
+            with self.counting.patience.spending():
+                yield
+        finally:
+            self.spent_s[what] = before + time.monotonic() - began
 
     def _read(self, turn: Turn, function: Callable[..., Any]) -> float:
         """What an instrument reads in a case's process. Raises _Gone where that did not come through."""
@@ -360,7 +364,7 @@ class Scheduler:
         if not answer["problem"]:
             return True
         turn.child.close()
-        self._finish([self._bare(turn.planned, "incorrect", [answer["problem"]], turn)])
+        self.outcomes.keep_bare(turn.planned, "incorrect", [answer["problem"]], turn)
         return False
 
     def _ask(self, turn: Turn, function: Callable[..., Any], *args: Any, may_wait: bool = False) -> Any:
@@ -389,55 +393,5 @@ class Scheduler:
         turn.child.close()
         if turn.recorded:
             return None
-        self._finish([self._bare(turn.planned, status, [why], turn)])
+        self.outcomes.keep_bare(turn.planned, status, [why], turn)
         return None
-
-    def _learn(self, record: Record) -> None:
-        """What a record says of longer cases of its series."""
-        planned = self.planned.get(record.case_id)
-        if planned is None:
-            return  # of a variant that is no longer what it was when the run began
-        series = planned.case.series()
-        if record.status in RAN_OUT and record.n_k < self.ran_out.get(series, (math.inf, ""))[0]:
-            self.ran_out[series] = record.n_k, record.status
-        if record.status == "ok":
-            self.series.setdefault(_shape(planned.case), Series()).learn(record)
-
-    def _skip(self, case: Case, free: float) -> str | None:
-        if time.monotonic() > self.deadline:
-            return f"the time budget of {self.config.time_budget:g} s was used up"
-        ran_out = self.ran_out.get(case.series())
-        if ran_out is not None and case.n_k > ran_out[0]:
-            return f"ended as {ran_out[1]} at length {ran_out[0]} already"
-        series = self.series.get(_shape(case))
-        return series.why_not(case, free, self.config.timeout) if series else None
-
-    # -- records ------------------------------------------------------------------------------------------------
-
-    def _finish(self, records: list[Record]) -> None:
-        if records:
-            self.save(records)
-        for record in records:
-            self._learn(record)
-            self.watcher.done(record)
-
-    def _bare(self, planned: Planned, status: str, reasons: list[str], turn: Turn | None = None) -> Record:
-        fields = dict(turn.fields) if turn else {}
-        fields["wall_s"] = turn.wall_s if turn else 0.0
-        fields["started_at"] = turn.started_at if turn else datetime.now(UTC).isoformat(timespec="milliseconds")
-        return self._record(planned, status=status, reasons=reasons, **fields)
-
-    def _record(self, planned: Planned, **fields: Any) -> Record:
-        case = planned.case
-        return Record(
-            case_id=case.case_id,
-            group_id=case.group_id,
-            machine=self.machine,
-            **case.identity(),
-            **{**planned.fields, **fields},
-        )
-
-
-def _shape(case: Case) -> tuple[Any, ...]:
-    """The series whose time and memory follow one curve: square, or with the same number of queries."""
-    return (*case.series(), "square" if case.n_q == case.n_k else case.n_q)

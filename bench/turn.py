@@ -20,6 +20,8 @@ LONG_S = 0.15
 """A call that takes longer works on so much memory that it hardly matters where that lies: medians of five calls in
 each of six processes spread by .6 to 1.1 %, about as far as chance alone spreads them. One process takes all samples of
 such."""
+OWN_BYTES = 2 << 20
+"""A call that reads and writes less than this has room in its cores' own caches, which no neighbour touches."""
 FEWEST = 4
 """Rounds of a half that say whether the machine changed between the two."""
 
@@ -92,6 +94,17 @@ class Turn:
         return [each.eviction for each in self.beside if each.eviction is not None]
 
     @property
+    def moved_bytes(self) -> int:
+        """What its call reads and writes at least."""
+        fields = self.planned.fields
+        return fields.get("bytes_needed") or moved_bytes(self.case, fields["flops_needed"])
+
+    @property
+    def shares_cache(self) -> bool:
+        """It works in the cache that cores of a CPU share, if not in memory."""
+        return self.case.device == "cpu" and self.moved_bytes >= OWN_BYTES
+
+    @property
     def case(self) -> Case:
         return self.planned.case
 
@@ -135,9 +148,7 @@ def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings, shortest_s: f
             f"half of its samples took over twice the fastest, {min(turn.samples):.3g} s: the machine was busy"
         )
     notes += _moved(turn.handovers) + _apart(turn.handovers, shortest_s) + _evicted(turn.evictions)
-    flops = turn.planned.fields["flops_needed"]
-    moved = turn.planned.fields.get("bytes_needed") or moved_bytes(case, flops)
-    reached = share(flops, moved, time_s, ceilings)
+    reached = share(turn.planned.fields["flops_needed"], turn.moved_bytes, time_s, ceilings)
     if reached <= 1:
         found["ceiling_share"] = reached
     else:

@@ -19,6 +19,8 @@ from attnbench.bench.turn import _evicted
 
 ALONE, OTHERS = 1.05, 1.8
 SHARE = 0.2
+LARGE = "4096"
+"""2 heads of 16 read and write 2 MiB of it."""
 
 
 class Neighbours:
@@ -174,7 +176,7 @@ def test_a_turn_beside_others_leaves_no_sample(
     patience = Patience(SHARE)
     leaving = Leaving(patience, 2)
     monkeypatch.setattr("attnbench.bench.sweep._counting", lambda *args: Counting(patience, leaving, None))
-    (record,) = sweep("--variants", "sdpa", "--seq-lens", "64").records
+    (record,) = sweep("--variants", "sdpa", "--seq-lens", LARGE).records
     assert (record["status"], record["eviction"], record["reasons"]) == ("ok", ALONE, [])
     assert len(leaving.readings) == 2
     assert min(leaving.readings) > 0
@@ -184,13 +186,24 @@ def test_a_turn_beside_others_leaves_no_sample(
     assert 0 < spent["measured"] <= spent["sampling"]
 
 
+def test_what_fits_into_a_core_s_own_caches_is_not_waited_with(
+    sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience = Patience(SHARE)
+    leaving = Leaving(patience, 2)
+    monkeypatch.setattr("attnbench.bench.sweep._counting", lambda *args: Counting(patience, leaving, None))
+    (record,) = sweep("--variants", "sdpa", "--seq-lens", "64").records
+    assert (record["status"], record["eviction"]) == ("ok", None)
+    assert leaving.readings == []
+
+
 def test_one_that_ends_while_the_cache_is_read_has_one_record(
     sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patience = Patience(SHARE)
     monkeypatch.setattr(worker.eviction, "__qualname__", "no_such_function")
     monkeypatch.setattr("attnbench.bench.sweep._counting", lambda *args: Counting(patience, Leaving(patience, 1), None))
-    (record,) = sweep("--variants", "sdpa", "--seq-lens", "64").records
+    (record,) = sweep("--variants", "sdpa", "--seq-lens", LARGE).records
     assert record["status"] == "crashed"
 
 

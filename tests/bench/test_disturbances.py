@@ -54,8 +54,15 @@ def machine(tmp_path: Path) -> Machine:
     return made
 
 
-def found(root: Path, trials: Used = CALM, idle: Used = CALM, threads: int = 1, cores: int = 4) -> dict[str, Sign]:
-    return {sign.name: sign for sign in signs(idle, trials, threads, set(range(cores)), root)}
+def found(
+    root: Path,
+    trials: Used = CALM,
+    idle: Used = CALM,
+    threads: int = 1,
+    cores: int = 4,
+    evictions: tuple[float, ...] = (1.0, 1.1),
+) -> dict[str, Sign]:
+    return {sign.name: sign for sign in signs(idle, trials, threads, set(range(cores)), evictions, root)}
 
 
 def test_a_calm_machine_has_nothing_that_disturbs(machine: Machine) -> None:
@@ -66,7 +73,8 @@ def test_a_calm_machine_has_nothing_that_disturbs(machine: Machine) -> None:
 
 def test_a_machine_that_says_nothing_is_not_taken_for_calm(tmp_path: Path) -> None:
     signs = found(tmp_path, BARE, BARE)
-    assert {name for name, sign in signs.items() if sign.verdict != "unreadable"} == {"cores"}
+    own = {"cores", "shared cache"}  # not from files of the system
+    assert {name for name, sign in signs.items() if sign.verdict != "unreadable"} == own
     assert {sign.found for sign in signs.values() if sign.verdict == "unreadable"} == {UNREADABLE}
 
 
@@ -193,4 +201,19 @@ def test_this_machine_can_be_read() -> None:
     first = counters.read()
     used = counters.between(first, counters.read())
     assert used.wall_s >= 0
-    assert len(signs(used, used, 1, {0})) == 17
+    assert len(signs(used, used, 1, {0}, [1.0])) == 18
+
+
+@pytest.mark.parametrize(
+    ("evictions", "verdict"),
+    [
+        ((1.0,) * 10, "fine"),
+        ((1.1,) * 9 + (2.0,), "fine"),
+        ((1.1,) * 8 + (2.0,) * 2, "perhaps"),
+        ((1.4,) * 3, "disturbs"),
+    ],
+)
+def test_neighbours_in_the_shared_cache(machine: Machine, evictions: tuple[float, ...], verdict: str) -> None:
+    sign = found(machine(), evictions=evictions)["shared cache"]
+    assert sign.verdict == verdict
+    assert ("--patience" in sign.advice) is (verdict != "fine")

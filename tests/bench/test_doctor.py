@@ -26,6 +26,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolving, "JOINED", 20)
     monkeypatch.setattr(resolving, "JOINED_PLANTED", 10)
     monkeypatch.setattr(doctor, "IDLE_S", 0.01)
+    monkeypatch.setattr(doctor, "CACHE_PAUSE_S", 0.0)
 
     def ceiling(function: Any, device: str, dtype: str, threads: int, timeout_s: float) -> Ceilings:
         return Ceilings(device=device, dtype=dtype, threads=threads, matmul_flops_per_s=1e9, copy_bytes_per_s=1e9)

@@ -13,8 +13,11 @@ import pytest
 import torch
 
 from attnbench.bench import gpu, memory, scheduler, timing
+from attnbench.bench.calm import Calm
 from attnbench.bench.config import build
+from attnbench.bench.counting import Beside, Counting
 from attnbench.bench.errors import BenchError
+from attnbench.bench.patience import Patience
 from attnbench.bench.plan import Plan, Planned
 from attnbench.bench.progress import Quiet
 from attnbench.results.record import Record
@@ -168,7 +171,7 @@ def test_a_group_that_does_not_fit_on_the_gpu_is_measured_in_parts(monkeypatch: 
                 fields = {"calls_per_sample": 1, "error": 0.0, "error_allowed": 1.0}
                 held = {"held_bytes": 30, "free_bytes": 80 - 30 * len(alive)}
                 return {"correct": True, "problem": None, "fields": fields, "realised": None, **held}
-            return {"sample": (0.01, None), "weigh": {"fields": {}, "problem": None}}.get(function.__name__, True)
+            return {"sample": (0.01, Beside()), "weigh": {"fields": {}, "problem": None}}.get(function.__name__, True)
 
         def close(self) -> None:
             alive.discard(self)
@@ -177,6 +180,7 @@ def test_a_group_that_does_not_fit_on_the_gpu_is_measured_in_parts(monkeypatch: 
     about = {"kind": "exact", "family": "full", "flops_needed": 1}
     cases = [Planned(case(variant=f"v{i}", device="cuda"), [], about) for i in range(4)]
     saved: list[Record] = []
+    patience = Patience(0.2)
     scheduler.Scheduler(
         build(options={"min_rounds": 5, "max_rounds": 5}),
         Plan(cases),
@@ -186,6 +190,7 @@ def test_a_group_that_does_not_fit_on_the_gpu_is_measured_in_parts(monkeypatch: 
         ),
         save=saved.extend,
         watcher=Quiet(),
+        counting=Counting(patience, Calm(patience), None),
     ).run()
     assert [record.status for record in saved] == ["ok"] * 4
     assert max(beside) == 2

@@ -283,7 +283,7 @@ def test_without_patience_the_cores_may_lie_anywhere(
     monkeypatch.setattr(sweep, "WAKING_TIMEOUT_S", 0.001)  # gathers nothing
     (record,) = of_two(None, *options).records
     assert record["status"] == "ok"
-    assert (spent(tmp_path)["placing"] > 0.001) is judged
+    assert ("placing" in spent(tmp_path)) is judged
 
 
 def test_one_thread_has_nothing_to_be_judged_by(
@@ -292,4 +292,4 @@ def test_one_thread_has_nothing_to_be_judged_by(
     monkeypatch.setattr("attnbench.bench.sweep._counting", lambda *args: judged_by(Refusing(99)))
     (record,) = sweep("--variants", "sdpa", "--seq-lens", "64").records
     assert (record["status"], record["handover_s"]) == ("ok", None)
-    assert spent(tmp_path)["placing"] < 0.001
+    assert "placing" not in spent(tmp_path)
