@@ -6,53 +6,49 @@ from seconds to some minutes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from statistics import median
 
 from ..results.conditions import EVICTION
 from .patience import Patience
 
 EVERY_S = 1.0
 """It is read this often at most: a spell lasts longer, and a turn may be shorter than a reading."""
-READINGS = 3
-"""Whose median is believed, where a first one tells of others."""
 PAUSE_S = 0.5
+LONGEST_S = 180.0
+"""Of waiting at once."""
+REST_S = 30.0
+"""After a wait in vain every turn counts for so long, and for twice as long after the next: there may be no other
+state to wait for."""
 
 
 class Calm:
     """Which turns count, by what `SharedCache` reads beside them. `pause` sleeps for so many seconds."""
 
-    def __init__(self, patience: Patience, pause: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, patience: Patience, pause: Callable[[float], None]) -> None:
         self.patience, self.pause = patience, pause
-        self.latest, self.read_at = 1.0, float("-inf")
+        self.read_at = self.resting = float("-inf")
+        """When it was last read, and until when nothing is waited for."""
+        self.rest_s = REST_S
 
     @property
     def is_due(self) -> bool:
         """Whether to read it beside the next turn."""
         return self.patience.clock() >= self.read_at + EVERY_S
 
-    def judge(self, eviction: float | None, read: Callable[[], float]) -> float | None:
-        """What is read beside a turn that counts, lately where that was not due; None for one that does not count.
-
-        `eviction` was read right after that turn; `read` reads again, in its process.
-        """
-        if eviction is None:
-            return self.latest
-        self._saw(eviction)
-        if eviction < EVICTION or self.patience.is_over():
-            return eviction
-        if self._again(read) < EVICTION:
-            return self.latest
-        while not self.patience.is_over():
+    def judge(self, eviction: float, took_s: float, read: Callable[[], float]) -> bool:
+        """Whether a turn of so many seconds counts beside which that was read; `read` reads again, in its process."""
+        began = self.read_at = self.patience.clock()
+        if eviction < EVICTION:
+            self.rest_s = REST_S
+            return True
+        if began < self.resting:
+            return True
+        while not self.patience.is_over(took_s) and self.patience.clock() < began + LONGEST_S:
             self.pause(PAUSE_S)
-            if self._again(read) < EVICTION:
-                return None
-        return self.latest
-
-    def _again(self, read: Callable[[], float]) -> float:
-        self._saw(median(read() for _ in range(READINGS)))
-        return self.latest
-
-    def _saw(self, eviction: float) -> None:
-        self.latest, self.read_at = eviction, self.patience.clock()
+            if read() < EVICTION:
+                self.read_at = float("-inf")  # the turn that is taken again is looked at, too
+                return False
+        if self.patience.clock() > began:
+            self.resting = self.patience.clock() + self.rest_s
+            self.rest_s *= 2
+        return True

@@ -14,21 +14,12 @@ from .placement import Placement
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What was read right after a turn; None for what was not."""
-
-    handover_s: float | None = None
-    """See handover.py."""
-    eviction: float | None = None
-    """See shared_cache.py."""
-
-
-@dataclass(frozen=True)
 class Counting:
     """Which turns count."""
 
     patience: Patience
-    calm: Calm
+    calm: Calm | None
+    """None where no shared cache can be told of."""
     placement: Placement | None
     """None where the cores stay where they are, or may lie anywhere."""
 

@@ -23,7 +23,7 @@ def signs(
 
     idle: counters over a while in which nothing of ours ran. trials: counters while the comparisons ran. threads: how
     many a measured process uses. cores: numbers of those that it may run on. evictions: what the instrument of the
-    shared cache read while nothing else of ours ran.
+    shared cache read while nothing else of ours ran, empty where there is none.
     """
     return [
         *disturbances_by_others.signs(idle, trials, threads, cores, evictions, root),

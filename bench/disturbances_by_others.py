@@ -1,6 +1,7 @@
 """Who else uses the cores that are measured on: other processes, other guests of the host, a quota.
 
-From what the kernel counted while nothing of ours ran, and while the comparisons did.
+From what the kernel counted while nothing of ours ran, and while the comparisons did; and from what became of a table
+in the shared cache.
 """
 
 from __future__ import annotations
@@ -100,12 +101,15 @@ def _stolen(trials: Used) -> Sign:
 
 def _shared_cache(evictions: Sequence[float]) -> Sign:
     """No counter of a guest shows its neighbours, but what it has just read is gone."""
+    name = "shared cache"
+    if not evictions:
+        return unreadable(name)
     usual, spell = float(np.median(evictions)), float(np.percentile(evictions, SPELL_PERCENT))
     found = f"read again 4 ms later in {usual:.2f} times the time of at once, one time of ten in {spell:.2f} or more"
     if spell < EVICTION:
-        return Sign("shared cache", found, "fine")
+        return Sign(name, found, "fine")
     return Sign(
-        "shared cache",
+        name,
         found,
         "disturbs" if usual >= EVICTION else "perhaps",
         "others push out what calls left there: run waits for them to stop, longer with more --patience",

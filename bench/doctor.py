@@ -14,11 +14,10 @@ from typing import IO
 from ..results.resolution import Resolution, resolution
 from ..results.run import Ceilings, Machine
 from ..results.trial import Trial, load_trials
-from . import counters, environment, roofline
+from . import counters, environment, roofline, shared_cache
 from .disturbances import own_cores, signs
 from .errors import BenchError, ConfigError
 from .plan import ask
-from .shared_cache import SharedCache
 from .sign import Sign
 from .trials import Asked, Work, compared, sized
 
@@ -115,8 +114,10 @@ def examine(request: Request, tell: Callable[[str], None] = lambda text: None) -
 
 
 def _evictions() -> list[float]:
-    """What the instrument of the shared cache reads now."""
-    cache, found = SharedCache(), []
+    """What the instrument of the shared cache reads now; empty where none can be told of."""
+    if not shared_cache.is_there():
+        return []
+    cache, found = shared_cache.SharedCache(), []
     for _ in range(CACHE_READINGS):
         time.sleep(CACHE_PAUSE_S)
         found.append(cache.read())

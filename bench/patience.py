@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 HEAD_START_S = 50.0
-"""A run is taken for so much longer, or one that has just begun could not wait at all."""
+"""A run is taken for so much longer than it is, or one that has just begun could not wait at all."""
 
 
 class Patience:
@@ -26,10 +26,12 @@ class Patience:
         self.since: float | None = None
         """When it was begun to wait."""
 
-    def is_over(self) -> bool:
+    def is_over(self, more_s: float = 0.0) -> bool:
+        """Whether all of it was spent, or would be with so many seconds more."""
         now = self.clock()
-        waiting_s = 0.0 if self.since is None else now - self.since
-        return now >= self.deadline or self.cost_s + waiting_s >= self.share * (now - self.began + HEAD_START_S)
+        waited_s = self.cost_s + (0.0 if self.since is None else now - self.since)
+        length_s = min(now - self.began + HEAD_START_S, self.deadline - self.began)
+        return now >= self.deadline or waited_s + more_s >= self.share * length_s
 
     @contextlib.contextmanager
     def spending(self) -> Iterator[None]:

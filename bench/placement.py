@@ -29,8 +29,8 @@ NAP_S = 1e-4
 FIRST_TRIES = 4
 """At the begin of a run, which does not know yet what it may hope for."""
 TRIES = 8
-"""To bring the cores together, after which turns count wherever these lie, for REST_S."""
-REST_S = 20.0
+"""To bring the cores together, after which turns count wherever these lie for a while: so long that such tries cost
+half of the patience, and the rest is left to others."""
 LATEST = 9
 """Turns whose median tells what handing over takes: a single one may be astray."""
 
@@ -51,16 +51,16 @@ class Placement:
         """What handing over takes, or took before this run was stopped: more than a single reading says."""
         self.shortest_s[threads] = min(handover_s, self.shortest_s.get(threads, handover_s))
 
-    def judge(self, threads: int, handover_s: float, read: Callable[[], float]) -> float | None:
+    def judge(self, threads: int, handover_s: float, took_s: float, read: Callable[[], float]) -> float | None:
         """What handing work over takes beside a turn that counts; None for one that does not.
 
-        `handover_s` was read right after that turn; `read` reads again, in its process.
+        `handover_s` was read right after that turn, which took `took_s`; `read` reads again, in its process.
         """
         if threads not in self.latest:
             self._begin(threads, read)
             found = handover_s if self.is_near(threads, handover_s) else None
         else:
-            found = self._judge(threads, handover_s, read)
+            found = self._judge(threads, handover_s, took_s, read)
         if found is None:
             return None
         self.latest[threads].append(found)
@@ -73,27 +73,34 @@ class Placement:
         return handover_s < HANDOVER * self.shortest_s[threads]
 
     def _begin(self, threads: int, read: Callable[[], float]) -> None:
-        """Sees what handing over takes with the cores together: all tries, since each may leave them apart."""
+        """Sees what handing over takes with the cores together: all tries, since each may leave them apart, and without
+        regard to patience, since all of the run is judged by it."""
         self.knows(threads, read())
         for _ in range(FIRST_TRIES):
+            if self.patience.clock() >= self.patience.deadline:
+                break
             self.gather()
             self.knows(threads, read())
         self.latest[threads] = deque(maxlen=LATEST)
 
-    def _judge(self, threads: int, handover_s: float, read: Callable[[], float]) -> float | None:
+    def _judge(self, threads: int, handover_s: float, took_s: float, read: Callable[[], float]) -> float | None:
         if self.is_near(threads, handover_s):
             self.resting.pop(threads, None)
             return handover_s
-        if self.patience.is_over() or self.patience.clock() < self.resting.get(threads, 0.0):
+        if self.patience.is_over(took_s) or self.patience.clock() < self.resting.get(threads, 0.0):
             return handover_s
         again = read()
         if self.is_near(threads, again):
             return again  # the first was astray, as an interruption makes it
+        began = self.patience.clock()
         for _ in range(TRIES):
+            if self.patience.is_over(took_s):
+                break
             self.gather()
             if self.is_near(threads, read()):
                 return None
-        self.resting[threads] = self.patience.clock() + REST_S
+        now = self.patience.clock()
+        self.resting[threads] = now + 2 * (now - began) / self.patience.share
         return handover_s
 
 

@@ -23,9 +23,10 @@ from ..results.record import Record
 from ..results.run import Ceilings
 from ..results.statistics import median_interval
 from . import worker
+from .beside import Beside
 from .case import Case, groups
 from .config import Config
-from .counting import Beside, Counting
+from .counting import Counting
 from .limits import memory_available
 from .outcomes import Outcomes
 from .plan import Plan, Planned
@@ -245,14 +246,14 @@ class Scheduler:
         """One turn that counts. False where its process did not come through, and its case is saved."""
         for left in reversed(range(RETAKES + 1)):
             before = turn.wall_s
-            answer = self._ask(turn, worker.sample, turn.shares_cache and self.counting.calm.is_due)
+            answer = self._ask(turn, worker.sample, self._looks(turn))
             if answer is None:
                 return False
             (seconds, beside), took_s = answer, turn.wall_s - before
-            if not left or time.monotonic() > self.deadline:
+            if not left:
                 break
             try:
-                spent_on, judged = self._judge(turn, beside)
+                spent_on, judged = self._judge(turn, beside, took_s)
             except _Gone:
                 return False
             if judged is not None:
@@ -267,7 +268,7 @@ class Scheduler:
         self.spent_s["measured"] += seconds * turn.fields["calls_per_sample"]
         return True
 
-    def _judge(self, turn: Turn, beside: Beside) -> tuple[str, Beside | None]:
+    def _judge(self, turn: Turn, beside: Beside, took_s: float) -> tuple[str, Beside | None]:
         """What was true beside a turn, or None where it does not count, and on what it was spent then.
 
         Raises _Gone where its process did not come through.
@@ -276,17 +277,21 @@ class Scheduler:
         if beside.handover_s is not None and placement is not None:
             with self._spending("placing"):
                 read = functools.partial(self._read, turn, worker.handover)
-                handover_s = placement.judge(turn.case.threads, beside.handover_s, read)
+                handover_s = placement.judge(turn.case.threads, beside.handover_s, took_s, read)
             if handover_s is None:
                 return "placing", None
             beside = replace(beside, handover_s=handover_s)
-        if turn.shares_cache:
+        if beside.eviction is not None and calm is not None:
             with self._spending("waiting"):
-                eviction = calm.judge(beside.eviction, functools.partial(self._read, turn, worker.eviction))
-            if eviction is None:
+                counts = calm.judge(beside.eviction, took_s, functools.partial(self._read, turn, worker.eviction))
+            if not counts:
                 return "waiting", None
-            beside = replace(beside, eviction=eviction)
         return "sampling", beside
+
+    def _looks(self, turn: Turn) -> bool:
+        """Whether to look, beside the next turn, at who uses the shared cache."""
+        calm = self.counting.calm
+        return calm is not None and calm.is_due and turn.shares_cache
 
     @contextlib.contextmanager
     def _spending(self, what: str) -> Iterator[None]:

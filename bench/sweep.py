@@ -21,7 +21,7 @@ from ..results.errors import ResultsError
 from ..results.record import Record
 from ..results.run import Ceilings, Run
 from ..results.store import Folder, ResultsWarning, RunFolder
-from . import environment, gpu, placement, roofline, worker
+from . import environment, gpu, placement, roofline, shared_cache, worker
 from .calm import Calm
 from .case import Case
 from .config import Config, build, from_dict, validated
@@ -180,7 +180,7 @@ def _measure(
                 ceilings=lambda case: table[_setting(case)],
                 save=save,
                 watcher=watcher,
-                counting=_counting(config, deadline),
+                counting=_counting(config, deadline, watcher.step),
                 deadline=deadline,
                 finished=records,
                 spent_s=spent,
@@ -196,16 +196,25 @@ def _measure(
     return Done(folder.path, records, run.notes)
 
 
-def _counting(config: Config, deadline: float) -> Counting:
-    """Which turns count: all of them where nothing is waited for."""
+def _counting(config: Config, deadline: float, step: Callable[[str], None]) -> Counting:
+    """Which turns count."""
+    patience = Patience(config.patience, deadline)
 
     def gather() -> None:
+        step("bringing the cores together")
         with contextlib.suppress(BenchError):  # where the cores lie then is read in any case
             ask(placement.wake, timeout_s=WAKING_TIMEOUT_S)
 
-    patience = Patience(config.patience, deadline)
+    def pause(seconds: float) -> None:
+        step("waiting: others use the shared cache")
+        time.sleep(seconds)
+
     moved = config.patience > 0 and placement.matters()
-    return Counting(patience, Calm(patience), Placement(gather, patience) if moved else None)
+    return Counting(
+        patience,
+        Calm(patience, pause) if shared_cache.is_there() else None,
+        Placement(gather, patience) if moved else None,
+    )
 
 
 def _alone(plan: Plan, path: Path) -> contextlib.AbstractContextManager[None]:

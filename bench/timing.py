@@ -67,7 +67,8 @@ class Stopwatch:
         self.handover = Handover(threads) if threads > 1 and not self.cuda else None
         self.handover_s: float | None = None
         """After the latest turn, where threads share the work."""
-        self.shared_cache = None if self.cuda else SharedCache()
+        self.shared_cache: SharedCache | None = None
+        """Made when it is first read."""
         self.eviction: float | None = None
         """After the latest turn, where that was asked for."""
         # written to before each timed call on CUDA
@@ -103,7 +104,7 @@ class Stopwatch:
         return self.parts * self.calls_per_part
 
     def sample(self, cache: bool = False) -> float:
-        """One turn: seconds a call. `cache`: read beside it, on a CPU, what others do to the shared cache."""
+        """One turn: seconds a call. `cache`: read what others do to the shared cache right after it."""
         gc.collect()
         gc.disable()
         try:
@@ -112,7 +113,7 @@ class Stopwatch:
             seconds = median(self._timed(self.calls_per_part) for _ in range(self.parts))
             if self.handover is not None:
                 self.handover_s = self.handover.read()
-            self.eviction = self.shared_cache.read() if cache and self.shared_cache is not None else None
+            self.eviction = self.read_eviction() if cache else None
             return seconds
         finally:
             gc.enable()
@@ -126,6 +127,11 @@ class Stopwatch:
             return median(self.handover.read() for _ in range(READINGS))
         finally:
             settle()
+
+    def read_eviction(self) -> float:
+        """What others do to the shared cache of a CPU now: see shared_cache.py."""
+        self.shared_cache = self.shared_cache or SharedCache()
+        return self.shared_cache.read()
 
     def _timed(self, calls: int) -> float:
         if self.cuda:

@@ -9,9 +9,9 @@ from typing import Any
 from ..results.conditions import EVICTION, HANDOVER
 from ..results.run import Ceilings
 from ..results.statistics import Interval, paired_ratio
-from ..results.work import moved_bytes
+from ..results.work import BYTES, moved_bytes
+from .beside import Beside
 from .case import Case
-from .counting import Beside
 from .plan import Planned
 from .process import Child
 from .roofline import share
@@ -20,8 +20,9 @@ LONG_S = 0.15
 """A call that takes longer works on so much memory that it hardly matters where that lies: medians of five calls in
 each of six processes spread by .6 to 1.1 %, about as far as chance alone spreads them. One process takes all samples of
 such."""
-OWN_BYTES = 2 << 20
-"""A call that reads and writes less than this has room in its cores' own caches, which no neighbour touches."""
+OWN_BYTES = 1 << 20
+"""A case whose inputs and outputs are no more than this works mostly in its cores' own caches, which no neighbour
+touches."""
 FEWEST = 4
 """Rounds of a half that say whether the machine changed between the two."""
 
@@ -90,19 +91,15 @@ class Turn:
 
     @property
     def evictions(self) -> list[float]:
-        """How much of the shared cache others took, on a CPU."""
+        """What others did to the shared cache, beside those turns where it was read."""
         return [each.eviction for each in self.beside if each.eviction is not None]
 
     @property
-    def moved_bytes(self) -> int:
-        """What its call reads and writes at least."""
-        fields = self.planned.fields
-        return fields.get("bytes_needed") or moved_bytes(self.case, fields["flops_needed"])
-
-    @property
     def shares_cache(self) -> bool:
-        """It works in the cache that cores of a CPU share, if not in memory."""
-        return self.case.device == "cpu" and self.moved_bytes >= OWN_BYTES
+        """It works in the cache that the cores of a CPU share, if not in memory: alike for all cases of a group."""
+        case = self.case
+        numbers = 2 * case.batch * case.head_dim * (case.heads * case.n_q + case.kv_heads * case.n_k)
+        return case.device == "cpu" and numbers * BYTES[case.dtype] > OWN_BYTES
 
     @property
     def case(self) -> Case:
@@ -148,7 +145,9 @@ def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings, shortest_s: f
             f"half of its samples took over twice the fastest, {min(turn.samples):.3g} s: the machine was busy"
         )
     notes += _moved(turn.handovers) + _apart(turn.handovers, shortest_s) + _evicted(turn.evictions)
-    reached = share(turn.planned.fields["flops_needed"], turn.moved_bytes, time_s, ceilings)
+    flops = turn.planned.fields["flops_needed"]
+    moved = turn.planned.fields.get("bytes_needed") or moved_bytes(case, flops)
+    reached = share(flops, moved, time_s, ceilings)
     if reached <= 1:
         found["ceiling_share"] = reached
     else:
@@ -200,6 +199,7 @@ def _evicted(evictions: list[float]) -> list[str]:
     if not others:
         return []
     return [
-        f"in {len(others)} of {len(evictions)} rounds others used the cache that cores share: what was read in it 4 ms "
-        f"before took {median(others):.1f} times as long as at once, and so do calls that come back to what they wrote"
+        f"others used the cache that cores share in {len(others)} of the {len(evictions)} rounds beside which it was "
+        f"read: what was there 4 ms before took {median(others):.1f} times as long to read again as at once; calls "
+        "that come back to what they wrote take longer for that"
     ]

@@ -22,9 +22,9 @@ from ..variants.api import State as DecodeState
 from ..variants.api import Variant, get, make_extras
 from ..variants.registry import load_plugin
 from . import calls, compiling, error, fidelity, fidelity_nulls, flops, gpu, inputs, memory, mixed, untouched
+from .beside import Beside
 from .cards import card
 from .case import Case
-from .counting import Beside
 from .decoding import Step
 from .timing import AGAIN_S, WARMUP_S, Stopwatch
 
@@ -207,7 +207,7 @@ def handover(state: State) -> float:
 
 def eviction(state: State) -> float:
     """How much of the shared cache others take now: see shared_cache.py."""
-    return float(state["stopwatch"].shared_cache.read())
+    return float(state["stopwatch"].read_eviction())
 
 
 def look_back(state: State) -> dict[str, Any]:

@@ -57,31 +57,33 @@ def unlike_beside(base: Side, head: Side, both: Iterable[tuple[Record, Record]])
     """Sentences where instruments beside the turns read otherwise in one of the two: `both` are the records of each
     case."""
     both = list(both)
-    handovers = [(b.handover_s, h.handover_s) for b, h in both if b.handover_s and h.handover_s]
-    evictions = [(b.eviction, h.eviction) for b, h in both if b.eviction and h.eviction]
-    found = []
-    if told := _longer(base, head, handovers, HANDOVER):
-        found.append(
-            f"handing work to threads took {told}: the cores were placed or used otherwise, and calls of many small "
-            "operations differ for that alone; measure both again, in turns where that can be (compare --git), or with "
-            "one thread"
-        )
-    if told := _longer(base, head, evictions, EVICTION):
-        found.append(
-            f"reading again in the shared cache took {told}: others used it, and calls that come back to what they "
-            "wrote differ for that alone; measure both again, in turns where that can be (compare --git), or with more "
-            "--patience"
-        )
-    return found
+    return [*_unlike_handovers(base, head, both), *_unlike_caches(base, head, both)]
 
 
-def _longer(base: Side, head: Side, pairs: list[tuple[float, float]], limit: float) -> str:
-    """By how much, and in which of the two; empty where they are alike."""
+def _unlike_handovers(base: Side, head: Side, both: list[tuple[Record, Record]]) -> list[str]:
+    pairs = [(b.handover_s, h.handover_s) for b, h in both if b.handover_s and h.handover_s]
     factor = median(h / b for b, h in pairs) if pairs else 1.0
-    if 1 / limit < factor < limit:
-        return ""
+    if 1 / HANDOVER < factor < HANDOVER:
+        return []
     slower, faster = (head, base) if factor > 1 else (base, head)
-    return f"{max(factor, 1 / factor):.2f} times as long in {slower.name} as in {faster.name}"
+    return [
+        f"handing work to threads took {max(factor, 1 / factor):.2f} times as long in {slower.name} as in "
+        f"{faster.name}: the cores were placed or used otherwise, and calls of many small operations differ for that "
+        "alone; measure both again, in turns where that can be (compare --git), or with one thread"
+    ]
+
+
+def _unlike_caches(base: Side, head: Side, both: list[tuple[Record, Record]]) -> list[str]:
+    pairs = [(b.eviction, h.eviction) for b, h in both if b.eviction and h.eviction]
+    worse = [sum(h / b >= EVICTION for b, h in pairs), sum(b / h >= EVICTION for b, h in pairs)]
+    if not any(worse):
+        return []
+    where = " and ".join(f"{count} in {side.name}" for side, count in zip((head, base), worse, strict=True) if count)
+    return [
+        f"of {len(pairs)} cases that work in the cache that cores share, others used that more beside {where} than "
+        "beside the same in the other: calls that come back to what they wrote differ for that alone; measure these "
+        "again, in turns where that can be (compare --git), or with more --patience"
+    ]
 
 
 def _unlike_machines(base: Run, head: Run) -> list[str]:

@@ -27,7 +27,7 @@ PARTS = {
     "checking": "drawing inputs, checking against the definition, fidelity",
     "renewing": "drawing inputs and warming up again in a case's further processes",
     "starting": "starting processes",
-    "pausing": "between timed calls: one that is not timed, garbage, waiting until threads sleep, passing turns on",
+    "pausing": "between timed calls: one untimed, instruments, garbage, until threads sleep, passing turns on",
     "placing": "bringing the cores together, and turns taken while they lay apart",
     "waiting": "waiting while others used the shared cache, and turns taken then",
     "planning": "planning: finding variants, capturing input",

@@ -124,9 +124,10 @@ class Record(BaseModel):
     """Of several threads: median over rounds, right after each turn, of the time in which they add 32768 numbers each,
     which is little work and one handover. Where it differs between runs, so do calls of many small operations."""
     eviction: Ratio | None = None
-    """On a CPU, of calls that read and write 2 MiB or more: median over rounds of how many times as long as at once it
-    took, beside turns, to read 8 MiB again 4 ms later. 1 where nobody else uses the cache that cores share; about 2.5
-    where others push all of it out. Where it differs between runs, so do calls that come back to what they wrote."""
+    """On a CPU, where inputs and outputs are more than 1 MiB: median over the rounds beside which it was read, once a
+    second at most, of how many times as long as at once it took to read 8 MiB again 4 ms later. 1 where nobody else
+    uses the cache that cores share; about 2.5 where others push all of it out. Where it differs between runs, so do
+    calls that come back to what they wrote."""
     tokens_per_s: Figure | None = None
     """batch · n_q / time_s."""
     batch_calls: list[str] | None = None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from attnbench.bench import calm, placement, roofline
+from attnbench.bench import calm, placement, roofline, turn
 from attnbench.bench import sweep as sweeping
 from attnbench.bench.cli import main
 from attnbench.bench.plan import ask
@@ -59,7 +59,8 @@ def ceilings_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def conditions_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test's outcome depends on where the cores lie, or on who else uses their cache; and waiting takes seconds."""
     monkeypatch.setattr(placement, "matters", lambda: False)
-    monkeypatch.setattr(calm, "EVICTION", float("inf"))
+    for module in (calm, turn):
+        monkeypatch.setattr(module, "EVICTION", float("inf"))
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from attnbench.bench import gpu, memory, scheduler, timing
-from attnbench.bench.calm import Calm
+from attnbench.bench.beside import Beside
 from attnbench.bench.config import build
-from attnbench.bench.counting import Beside, Counting
+from attnbench.bench.counting import Counting
 from attnbench.bench.errors import BenchError
 from attnbench.bench.patience import Patience
 from attnbench.bench.plan import Plan, Planned
@@ -180,7 +180,6 @@ def test_a_group_that_does_not_fit_on_the_gpu_is_measured_in_parts(monkeypatch: 
     about = {"kind": "exact", "family": "full", "flops_needed": 1}
     cases = [Planned(case(variant=f"v{i}", device="cuda"), [], about) for i in range(4)]
     saved: list[Record] = []
-    patience = Patience(0.2)
     scheduler.Scheduler(
         build(options={"min_rounds": 5, "max_rounds": 5}),
         Plan(cases),
@@ -190,7 +189,7 @@ def test_a_group_that_does_not_fit_on_the_gpu_is_measured_in_parts(monkeypatch: 
         ),
         save=saved.extend,
         watcher=Quiet(),
-        counting=Counting(patience, Calm(patience), None),
+        counting=Counting(Patience(0.2), None, None),
     ).run()
     assert [record.status for record in saved] == ["ok"] * 4
     assert max(beside) == 2

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from attnbench.bench import environment, placement, sweep, worker
-from attnbench.bench.calm import Calm
 from attnbench.bench.counting import Counting
 from attnbench.bench.patience import HEAD_START_S, Patience
-from attnbench.bench.placement import FIRST_TRIES, LATEST, REST_S, TRIES, Placement
+from attnbench.bench.placement import FIRST_TRIES, LATEST, TRIES, Placement
 from attnbench.bench.plan import ask
 from attnbench.bench.scheduler import RETAKES
 from attnbench.bench.turn import _apart
@@ -43,10 +42,13 @@ class Host:
         self.read += 1
         return self.handover_s
 
-    def turn(self, handover_s: float) -> float | None:
+    def turn(self, handover_s: float, took_s: float = 0.01) -> float | None:
         """The judgement of a turn beside which that was read."""
+        self.seconds += took_s
         with self.patience.spending():
-            return self.cores.judge(2, handover_s, self.reading)
+            found = self.cores.judge(2, handover_s, took_s, self.reading)
+        self.patience.cost_s += took_s if found is None else 0.0
+        return found
 
     def begun(self) -> Host:
         """After its first turn, from which on it is near."""
@@ -91,8 +93,29 @@ def test_what_cannot_be_brought_together_counts_and_is_tried_again_after_a_rest(
     assert host.turn(APART) == APART
     assert host.counted() == (0, 0)
     host.then = [NEAR]
-    host.seconds += REST_S + 1
+    host.seconds += 2 * TRIES / SHARE + 1
     assert host.turn(APART) is None
+
+
+def test_what_cannot_be_brought_together_leaves_half_of_the_patience_to_others() -> None:
+    host = Host().begun()
+    host.handover_s = APART
+    while host.seconds < 1000:
+        assert host.turn(APART, 1.0) == APART
+    assert 0.4 < host.patience.cost_s / (SHARE * host.seconds) < 0.6
+
+
+def test_nothing_is_tried_beyond_the_patience_or_the_deadline() -> None:
+    host = Host().begun()
+    host.patience.deadline = host.seconds + 2.5
+    host.patience.share = 0.99
+    host.handover_s = APART
+    assert host.turn(APART) == APART
+    assert host.counted() == (1 + 3, 3)
+    host = Host()
+    host.patience.deadline = 0.0
+    assert host.turn(NEAR) == NEAR
+    assert host.counted() == (1, 0)
 
 
 def test_who_comes_together_by_himself_is_tried_for_again() -> None:
@@ -111,13 +134,9 @@ def test_what_never_rests_costs_its_share_of_the_run_and_no_more(took_s: float) 
     counted = 0
     while host.seconds < 1000:
         host.handover_s, host.then = APART, [NEAR]
-        host.seconds += took_s
-        if host.turn(APART) is None:
-            host.patience.cost_s += took_s
-        else:
-            counted += 1
+        counted += host.turn(APART, took_s) is not None
     assert counted > 0
-    assert 0.9 < host.patience.cost_s / (SHARE * (host.seconds + HEAD_START_S)) < 1.1
+    assert 0.9 < host.patience.cost_s / (SHARE * (host.seconds + HEAD_START_S)) < 1.01
 
 
 @pytest.mark.parametrize(
@@ -161,8 +180,8 @@ def test_a_resumed_run_remembers() -> None:
 
 def test_thread_counts_are_apart() -> None:
     cores = Placement(lambda: None, Patience(SHARE))
-    assert cores.judge(2, NEAR, lambda: NEAR) == NEAR
-    assert cores.judge(4, 3 * NEAR, lambda: 3 * NEAR) == 3 * NEAR
+    assert cores.judge(2, NEAR, 0.01, lambda: NEAR) == NEAR
+    assert cores.judge(4, 3 * NEAR, 0.01, lambda: 3 * NEAR) == 3 * NEAR
     assert cores.is_near(4, 3 * NEAR)
     assert not cores.is_near(2, 3 * NEAR)
 
@@ -219,8 +238,8 @@ class Refusing(Placement):
         self.left, self.counted = first, list[float]()
         self.readings = 0
 
-    def judge(self, threads: int, handover_s: float, read: Callable[[], float]) -> float | None:
-        assert threads == 2
+    def judge(self, threads: int, handover_s: float, took_s: float, read: Callable[[], float]) -> float | None:
+        assert (threads, took_s > 0) == (2, True)
         self.left -= 1
         if self.left >= 0:
             self.readings += 0 < read() < 1
@@ -230,7 +249,7 @@ class Refusing(Placement):
 
 
 def judged_by(cores: Placement) -> Counting:
-    return Counting(cores.patience, Calm(cores.patience), cores)
+    return Counting(cores.patience, None, cores)
 
 
 @pytest.fixture

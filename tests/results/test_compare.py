@@ -441,6 +441,28 @@ def test_slower_handing_over_of_work_to_threads_is_pointed_out(
     assert notes == [] if words is None else re.search(words, "".join(notes))
 
 
+@pytest.mark.parametrize(
+    ("base", "head", "words"),
+    [
+        (1.05, 1.2, None),
+        (1.05, 1.8, r"of (\d+) cases .* beside \1 in \S+head than"),
+        (1.8, 1.05, r"of (\d+) cases .* beside \1 in \S+base than"),
+    ],
+)
+def test_others_in_the_shared_cache_are_pointed_out(write: Write, base: float, head: float, words: str | None) -> None:
+    timed = [[r.model_copy(update={"eviction": x}) for r in records(seed)] for seed, x in enumerate((base, head))]
+    notes = compare(read(write("base", timed[0])), read(write("head", timed[1]))).notes
+    assert notes == [] if words is None else re.search(words, "".join(notes))
+
+
+def test_others_beside_a_few_cases_are_pointed_out_too(write: Write) -> None:
+    calm = [[r.model_copy(update={"eviction": 1.0}) for r in records(seed)] for seed in (0, 1)]
+    calm[0][3] = calm[0][3].model_copy(update={"eviction": 2.0})
+    calm[1][5:7] = [r.model_copy(update={"eviction": 2.0}) for r in calm[1][5:7]]
+    (note,) = compare(read(write("base", calm[0])), read(write("head", calm[1]))).notes
+    assert re.search(r"beside 2 in \S+head and 1 in \S+base than", note)
+
+
 def test_captured_input_of_another_text_is_unlike(write: Write) -> None:
     sides = [
         read(write(name, records(seed), inputs={"captured": {"text_sha256": text, "file": name}}))
