@@ -13,7 +13,7 @@ HANDOVER = 1.2
 """Times: by so much the handover between threads may differ between two runs before that is pointed out, and within a
 run before a turn does not count."""
 
-EVICTION = 1.25
+EVICTION = 1.15
 """Times: by so much longer than at once it may take to read a table in the shared cache again before a turn does not
 count; and so much may differ between two runs before that is pointed out."""
 

@@ -17,7 +17,7 @@ from attnbench.bench.patience import HEAD_START_S, Patience
 from attnbench.bench.shared_cache import FURTHER, TABLE_BYTES, SharedCache
 from attnbench.bench.turn import _evicted
 
-ALONE, OTHERS = 1.05, 1.8
+ALONE, LIMIT, OTHERS = 1.05, 1.25, 1.8
 SHARE = 0.2
 LARGE = "4096"
 """2 heads of 16 read and write 2 MiB of it."""
@@ -49,7 +49,7 @@ class Neighbours:
 @pytest.fixture(autouse=True)
 def the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (calm, turn):
-        monkeypatch.setattr(module, "EVICTION", 1.25)
+        monkeypatch.setattr(module, "EVICTION", LIMIT)
 
 
 def test_a_turn_counts_where_others_leave_the_cache_alone() -> None:
@@ -156,33 +156,32 @@ class Passes:
     def max(self) -> None:
         self.now += self.left.pop(0)
 
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
     def perf_counter(self) -> float:
-        self.now += 1e-5  # so that waiting ends
         return self.now
-
-
-ONE = [9e-3, 5e-3, 2e-3, 1e-3, 3e-3]
-"""Two fills, and three passes at once."""
 
 
 @pytest.mark.parametrize(
     ("later", "read"),
     [
-        ([1.2e-3], 1.2),
-        ([9e-3, 1.1e-3, 1.2e-3], 1.2),  # one that was interrupted
-        ([1.5e-3, 1.8e-3, 1.1e-3], 1.5),
+        ([(1.0, 1.2)], 1.1),
+        ([(9.0, 1.1), (1.0, 1.0), (1.1, 1.1)], 1.1),  # one that was interrupted
+        ([(1.5, 1.5), (1.8, 1.8), (1.1, 1.1)], 1.5),
     ],
 )
-def test_a_reading_is_the_later_pass_over_the_quickest_at_once(
-    monkeypatch: pytest.MonkeyPatch, later: list[float], read: float
+def test_a_reading_is_the_later_passes_over_the_quickest_at_once(
+    monkeypatch: pytest.MonkeyPatch, later: list[tuple[float, float]], read: float
 ) -> None:
-    passes = Passes(*(seconds for last in later for seconds in (*ONE, last)))
+    parts = [[9.0, 5.0, 2.0, 1.0, first, 3.0, 1.5, second] for first, second in later]  # two fills, then twice three
+    passes = Passes(*(seconds for part in parts for seconds in part))
     monkeypatch.setattr(shared_cache, "time", passes)
     cache = SharedCache()
     cache.table = passes  # type: ignore[assignment]
-    assert cache.read() == pytest.approx(read, rel=0.03)
+    assert cache.read() == pytest.approx(read)
     assert passes.left == []
-    assert passes.now == pytest.approx(len(later) * (sum(ONE) + shared_cache.REUSE_S) + sum(later), rel=0.1)
+    assert passes.now == pytest.approx(sum(map(sum, parts)) + 2 * len(parts) * shared_cache.REUSE_S)
     assert len(later) in (1, 1 + FURTHER)
 
 

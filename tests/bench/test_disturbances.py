@@ -207,7 +207,7 @@ def test_this_machine_can_be_read() -> None:
     ("evictions", "verdict"),
     [
         ((1.0,) * 10, "fine"),
-        ((1.1,) * 9 + (2.0,), "fine"),
+        ((1.0,) * 9 + (2.0,), "fine"),
         ((1.1,) * 8 + (2.0,) * 2, "perhaps"),
         ((1.4,) * 3, "disturbs"),
     ],

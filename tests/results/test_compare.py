@@ -444,7 +444,7 @@ def test_slower_handing_over_of_work_to_threads_is_pointed_out(
 @pytest.mark.parametrize(
     ("base", "head", "words"),
     [
-        (1.05, 1.2, None),
+        (1.05, 1.15, None),
         (1.05, 1.8, r"of (\d+) cases .* beside \1 in \S+head than"),
         (1.8, 1.05, r"of (\d+) cases .* beside \1 in \S+base than"),
     ],
