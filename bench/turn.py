@@ -174,9 +174,10 @@ def _moved(handovers: list[float]) -> list[str]:
     first, last = median(handovers[:half]), median(handovers[-half:])
     if 1 / HANDOVER < last / first < HANDOVER:
         return []
+    how = "slower" if last > first else "faster"
     return [
-        f"handing work to threads took {1e6 * first:.1f} µs in the first half of its rounds and {1e6 * last:.1f} in "
-        "the second: the cores were placed or used otherwise, and its time is of both"
+        f"handing work to threads became {how} in the middle of its rounds: the cores were placed or used otherwise, "
+        "and its time is of both"
     ]
 
 
@@ -184,22 +185,24 @@ def _apart(handovers: list[float], shortest_s: float | None) -> list[str]:
     """A sentence where rounds count though the cores did not lie as near each other as the run has seen them."""
     if shortest_s is None:
         return []
-    apart = [each for each in handovers if each >= HANDOVER * shortest_s]
-    if not apart:
-        return []
     return [
-        f"in {len(apart)} of {len(handovers)} rounds the cores lay apart and were not brought together: handing work "
-        f"to threads took {1e6 * median(apart):.1f} µs, and {1e6 * shortest_s:.1f} at best in this run"
+        f"beside {which} of its rounds the cores lay apart and were not brought together: handing work to threads took "
+        "longer (`handover_s`), and so do calls of many small operations"
+        for which in _which(handovers, HANDOVER * shortest_s)
     ]
 
 
 def _evicted(evictions: list[float]) -> list[str]:
     """A sentence where rounds count though others used the shared cache."""
-    others = [each for each in evictions if each >= EVICTION]
-    if not others:
-        return []
     return [
-        f"others used the cache that cores share in {len(others)} of the {len(evictions)} rounds beside which it was "
-        f"read: what was there 4 ms before took {median(others):.1f} times as long to read again as at once; calls "
-        "that come back to what they wrote take longer for that"
+        f"beside {which} of its rounds others used the cache that cores share (`eviction`): calls that come back to "
+        "what they wrote take longer for that"
+        for which in _which(evictions, EVICTION)
     ]
+
+
+def _which(readings: list[float], limit: float) -> list[str]:
+    """Which readings reach a limit, in one of few words, so that a report can name all such cases at once; empty for
+    none."""
+    over = sum(each >= limit for each in readings)
+    return ["most" if 2 * over >= len(readings) else "some"] if over else []
