@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 import types
@@ -82,7 +83,7 @@ class Child:
         self.kills = kernel_kills()
         self.process: ForkServerProcess = context.Process(target=_serve, args=(theirs, out), daemon=True)
         try:
-            with _no_main_module(), _server_environment():
+            with _uninterrupted(), _no_main_module(), _server_environment():
                 self.process.start()
         finally:
             theirs.close()
@@ -190,6 +191,22 @@ def isolated(function: Callable[..., Any], *args: Any, timeout_s: float | None =
         return child.call(function, *args, timeout_s=timeout_s)
     finally:
         child.close()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Keeps Ctrl-C until the end: a child that has been told half of what it needs complains of the rest."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextlib.contextmanager

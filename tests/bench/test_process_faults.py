@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from attnbench.bench import limits
-from attnbench.bench.process import TAIL_CHARS
+from attnbench.bench.process import TAIL_CHARS, _uninterrupted
 
 from .conftest import read_records
 from .test_faults import PLUGIN, by_variant
@@ -221,3 +221,19 @@ def test_a_clock_that_jumps_changes_stamps_and_no_duration(
         assert all(0 < sample < 60 for sample in record["samples_s"])
         assert 0 < record["warmup_s"] < 60
     assert read_records(tmp_path / "run") == records
+
+
+def test_ctrl_c_waits_until_a_child_has_been_started() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    done: list[bool] = []
+
+    def start() -> None:
+        with _uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            done.append(signal.getsignal(signal.SIGINT) is not before)
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert done == [True]
+    assert signal.getsignal(signal.SIGINT) is before
