@@ -17,6 +17,7 @@ from statistics import fmean, median
 import numpy as np
 
 from ..results.conditions import EVICTION
+from .counters import text
 
 TABLE_BYTES = 8 << 20
 """More than a core's own caches hold, and less than what cores share."""
@@ -70,7 +71,7 @@ def largest(root: Path) -> int:
     """Bytes of the first core's largest cache; 0 where the system does not say."""
     found = [0]
     for file in (root / "sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        match = re.fullmatch(r"(\d+)([KM]?)", file.read_text().strip())
+        match = re.fullmatch(r"(\d+)([KM]?)", text(file) or "")
         if match:
             found.append(int(match[1]) * UNITS.get(match[2], 1))
     return max(found)

@@ -9,7 +9,7 @@ from typing import Any
 from ..results.conditions import EVICTION, HANDOVER
 from ..results.run import Ceilings
 from ..results.statistics import Interval, paired_ratio
-from ..results.work import BYTES, moved_bytes
+from ..results.work import held_bytes, moved_bytes
 from .beside import Beside
 from .case import Case
 from .plan import Planned
@@ -97,9 +97,7 @@ class Turn:
     @property
     def shares_cache(self) -> bool:
         """It works in the cache that the cores of a CPU share, if not in memory: alike for all cases of a group."""
-        case = self.case
-        numbers = 2 * case.batch * case.head_dim * (case.heads * case.n_q + case.kv_heads * case.n_k)
-        return case.device == "cpu" and numbers * BYTES[case.dtype] > OWN_BYTES
+        return self.case.device == "cpu" and held_bytes(self.case) > OWN_BYTES
 
     @property
     def case(self) -> Case:

@@ -39,10 +39,14 @@ def moved_bytes(case: Shape, flops_needed: int) -> int:
     """
     if case.mode == "decode":
         token = case.batch * case.head_dim * (2 * case.heads + 2 * case.kv_heads)
-        numbers = token + flops_needed * case.kv_heads // (2 * case.heads)
-    else:
-        numbers = case.batch * case.head_dim * (2 * case.heads * case.n_q + 2 * case.kv_heads * case.n_k)
-    return (2 if case.mode == "train" else 1) * numbers * BYTES[case.dtype]
+        return (token + flops_needed * case.kv_heads // (2 * case.heads)) * BYTES[case.dtype]
+    return (2 if case.mode == "train" else 1) * held_bytes(case)
+
+
+def held_bytes(case: Shape) -> int:
+    """Of queries, keys, values and output. Raises KeyError for a dtype that is not in BYTES."""
+    numbers = 2 * case.batch * case.head_dim * (case.heads * case.n_q + case.kv_heads * case.n_k)
+    return numbers * BYTES[case.dtype]
 
 
 def moved_by(record: Record) -> int | None:
