@@ -2,116 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
-from attnbench.bench.cli import Sentences
-from attnbench.bench.cli_compare import compare as command
 from attnbench.results.changes import Finding
 from attnbench.results.compare import Comparison, compare, read
 from attnbench.results.conditions import Side
 from attnbench.results.errors import ResultsError
-from attnbench.results.record import IDENTITY, Record, case_id, group_id
-from attnbench.results.run import Ceilings, Machine, Run
-from attnbench.results.store import RunFolder
+from attnbench.results.record import Record
 
-VARIANTS = ("naive", "sdpa", "gla", "delta", "topk", "nystrom")
-LENGTHS = (512, 1024)
-GIB = 1 << 30
-
-
-def record(variant: str, length: int, **changes: Any) -> Record:
-    identity = {
-        "variant": variant,
-        "params": {},
-        "mode": "forward",
-        "causal": True,
-        "batch": 1,
-        "heads": 2,
-        "kv_heads": 2,
-        "n_q": length,
-        "n_k": length,
-        "head_dim": 8,
-        "dtype": "float32",
-        "device": "cpu",
-        "threads": 2,
-        "compiled": False,
-        "inputs": "gaussian",
-        "seed": 0,
-    }
-    identity |= {key: value for key, value in changes.items() if key in IDENTITY}
-    fixed = {
-        "status": "ok",
-        "machine": "f",
-        "started_at": "2026-01-01T00:00:00+00:00",
-        "error": 2e-7,
-        "error_allowed": 1e-6,
-        "peak_bytes": 1 << 20,
-        "state_bytes": 1 << 14,
-        "fidelity_error": 0.1 if variant == "nystrom" else None,
-    }
-    return Record(case_id=case_id(identity), group_id=group_id(identity), **{**fixed, **identity, **changes})
-
-
-def records(
-    seed: int, rounds: int = 20, shift: float = 1.0, changes: dict[tuple[str, int], dict[str, Any]] | None = None
-) -> list[Record]:
-    """What a run on a quiet machine gives. `changes` of one case: fields, or `slower`, a factor of its time."""
-    rng = np.random.default_rng(seed)
-    made = []
-    for length in LENGTHS:
-        for number, variant in enumerate(VARIANTS, start=1):
-            changed = dict((changes or {}).get((variant, length), {}))
-            time_s = 1e-5 * number * length * shift * changed.pop("slower", 1.0)
-            samples = (time_s * rng.lognormal(0, 0.01, rounds)).tolist()
-            made.append(record(variant, length, **{"samples_s": samples, **changed}))
-    return made
-
-
-def run(**changes: Any) -> Run:
-    machine = {
-        "fingerprint": "f",
-        "cpu": "A CPU",
-        "cores": 2,
-        "memory_bytes": 8 * GIB,
-        "system": "Linux",
-        "python": "3.11.9",
-        "libraries": {"torch": "2.13.0", "numpy": "2.4.6"},
-    }
-    machine |= {key: changes.pop(key) for key in list(changes) if key in Machine.model_fields}
-    return Run(
-        **{
-            "attnbench_version": "0.1.0",
-            "command": "attnbench run",
-            "config": {"allocator": "keep"},
-            "started_at": "2026-01-01T00:00:00+00:00",
-            "cases": 12,
-            "machine": Machine(**machine),
-            **changes,
-        }
-    )
-
-
-Write = Callable[..., Path]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def written(name: str, made: Sequence[Record], **changes: Any) -> Path:
-        folder = RunFolder.create(tmp_path / name, run(**changes))
-        folder.append(made)
-        folder.close()
-        return tmp_path / name
-
-    return written
+from .two_runs import VARIANTS, Write, ceiling, record, records
 
 
 @pytest.fixture
@@ -133,6 +36,10 @@ def called(comparison: Comparison, *verdicts: str) -> list[tuple[str, str, int, 
 def of(comparison: Comparison, variant: str, length: int, measure: str) -> Finding:
     (one,) = [f for f in comparison.findings if (f.case.variant, f.case.n_k, f.measure) == (variant, length, measure)]
     return one
+
+
+def read_again(comparison: Comparison) -> tuple[Any, Any]:
+    return read(comparison.base), read(comparison.head)
 
 
 # -- what is called ---------------------------------------------------------------------------------------------
@@ -179,10 +86,6 @@ def test_a_change_below_the_threshold_is_not_called_however_sure(found: Callable
     assert of(comparison, "gla", 512, "time").p < 0.01  # type: ignore[operator]
     finer = compare(*(read_again(comparison)), threshold=0.01)
     assert called(finer) == [("slower", "gla", 512, "time")]
-
-
-def read_again(comparison: Comparison) -> tuple[Any, Any]:
-    return read(comparison.base), read(comparison.head)
 
 
 def test_a_large_effect_without_evidence_is_not_called(found: Callable[..., Comparison]) -> None:
@@ -341,11 +244,6 @@ def test_what_one_process_alone_shows_is_the_luck_of_that_process() -> None:
 # -- a machine that was slower as a whole -----------------------------------------------------------------------
 
 
-def ceiling(rate: float) -> dict[str, Any]:
-    one = Ceilings(device="cpu", dtype="float32", threads=2, matmul_flops_per_s=rate, copy_bytes_per_s=rate)
-    return {"ceilings": [one]}
-
-
 def test_a_shift_of_everything_is_put_into_words_and_not_taken_off_unasked(write: Write) -> None:
     sides = (
         read(write("base", records(0), **ceiling(1.0e9))),
@@ -380,200 +278,3 @@ def test_a_shift_of_few_cases_is_none(write: Write) -> None:
     assert compare(*sides).shift is None
     with pytest.raises(ResultsError, match="3 cases were timed in both, too few"):
         compare(*sides, relative=True)
-
-
-# -- unlike conditions ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"fingerprint": "g", "cpu": "Another CPU"}, "cpu A CPU and Another CPU"),
-        ({"fingerprint": "g", "cores": 8}, "cores 2 and 8"),
-        ({"fingerprint": "g", "gpus": ["A GPU"]}, "gpus none and A GPU"),
-        ({"fingerprint": "g", "memory_bytes": 16 * GIB}, "memory 8 GiB and 16 GiB"),
-        ({"fingerprint": "g", "libraries": {"torch": "2.14.0", "numpy": "2.4.6"}}, "torch 2.13.0 and 2.14.0"),
-        ({"fingerprint": "g"}, "machines f and g"),
-        ({"config": {"allocator": "system"}}, "allocator keep and system"),
-        ({"config": {}}, "allocator keep and not recorded"),
-    ],
-)
-def test_unlike_conditions_are_refused_by_name_or_flagged(write: Write, changes: dict[str, Any], words: str) -> None:
-    sides = read(write("base", records(0))), read(write("head", records(1), **changes))
-    with pytest.raises(ResultsError, match=words) as caught:
-        compare(*sides)
-    assert "--unlike" in str(caught.value)
-    assert any(words in note for note in compare(*sides, unlike=True).notes)
-
-
-def test_a_library_that_changes_no_figure_is_not_held_against_a_run(write: Write) -> None:
-    libraries = {"torch": "2.13.0", "numpy": "9.9"}
-    sides = read(write("base", records(0))), read(write("head", records(1), libraries=libraries))
-    assert compare(*sides).notes == []
-
-
-def test_unlike_thread_counts_are_refused_or_matched_all_the_same(write: Write) -> None:
-    four = [record(r.variant, r.n_k, threads=4, samples_s=r.samples_s) for r in records(1)]
-    sides = read(write("base", records(0))), read(write("head", four))
-    with pytest.raises(ResultsError, match="threads 2 and 4"):
-        compare(*sides)
-    comparison = compare(*sides, unlike=True)
-    assert comparison.count("same") == 62
-    assert comparison.only_base == []
-
-
-@pytest.mark.parametrize(
-    ("base_us", "head_us", "words"),
-    [
-        (3.6, 4.1, None),
-        (3.6, 5.4, r"1\.50 times as long in \S+head as"),
-        (5.4, 3.6, r"1\.50 times as long in \S+base as"),
-    ],
-)
-def test_slower_handing_over_of_work_to_threads_is_pointed_out(
-    write: Write, base_us: float, head_us: float, words: str | None
-) -> None:
-    timed = [
-        [r.model_copy(update={"handover_s": us * 1e-6}) for r in records(seed)]
-        for seed, us in enumerate((base_us, head_us))
-    ]
-    notes = compare(read(write("base", timed[0])), read(write("head", timed[1]))).notes
-    assert notes == [] if words is None else re.search(words, "".join(notes))
-
-
-@pytest.mark.parametrize(
-    ("base", "head", "words"),
-    [
-        (1.05, 1.15, None),
-        (1.05, 1.8, r"of (\d+) cases .* beside \1 in \S+head than"),
-        (1.8, 1.05, r"of (\d+) cases .* beside \1 in \S+base than"),
-    ],
-)
-def test_others_in_the_shared_cache_are_pointed_out(write: Write, base: float, head: float, words: str | None) -> None:
-    timed = [[r.model_copy(update={"eviction": x}) for r in records(seed)] for seed, x in enumerate((base, head))]
-    notes = compare(read(write("base", timed[0])), read(write("head", timed[1]))).notes
-    assert notes == [] if words is None else re.search(words, "".join(notes))
-
-
-def test_others_beside_a_few_cases_are_pointed_out_too(write: Write) -> None:
-    calm = [[r.model_copy(update={"eviction": 1.0}) for r in records(seed)] for seed in (0, 1)]
-    calm[0][3] = calm[0][3].model_copy(update={"eviction": 2.0})
-    calm[1][5:7] = [r.model_copy(update={"eviction": 2.0}) for r in calm[1][5:7]]
-    (note,) = compare(read(write("base", calm[0])), read(write("head", calm[1]))).notes
-    assert re.search(r"beside 2 in \S+head and 1 in \S+base than", note)
-
-
-def test_captured_input_of_another_text_is_unlike(write: Write) -> None:
-    sides = [
-        read(write(name, records(seed), inputs={"captured": {"text_sha256": text, "file": name}}))
-        for seed, (name, text) in enumerate((("base", "aa"), ("head", "bb")))
-    ]
-    with pytest.raises(ResultsError, match="the input captured differs in text_sha256"):
-        compare(*sides)
-
-
-def test_a_run_of_two_machines_is_unlike_itself(write: Write) -> None:
-    mixed = [*records(0)[:6], *(r.model_copy(update={"machine": "g"}) for r in records(0)[6:])]
-    with pytest.raises(ResultsError, match="itself was measured on more than one machine"):
-        compare(read(write("base", mixed)), read(write("head", records(1))))
-
-
-def test_runs_that_share_no_case_and_runs_that_are_none(write: Write, tmp_path: Path) -> None:
-    base = write("base", records(0)[:6], cases=6)
-    with pytest.raises(ResultsError, match="no case in common"):
-        compare(read(base), read(write("head", records(0)[6:], cases=6)))
-    with pytest.raises(ResultsError, match="holds no record"):
-        read(write("empty", []))
-    with pytest.raises(ResultsError, match=r"has no run\.json"):
-        read(tmp_path / "nothing")
-
-
-def test_an_unfinished_run_is_compared_and_said_to_be_unfinished(write: Write) -> None:
-    comparison = compare(read(write("base", records(0))), read(write("head", records(1)[:6])))
-    assert any("has 6 of the 12 cases" in note for note in comparison.notes)
-
-
-# -- the command ------------------------------------------------------------------------------------------------
-
-
-def invoke(*arguments: object) -> Result:
-    group: click.Group = Sentences(commands={"compare": command})
-    return CliRunner().invoke(group, ["compare", *map(str, arguments)])
-
-
-@pytest.fixture
-def two(write: Write) -> tuple[Path, Path]:
-    changes = {("gla", 512): {"slower": 1.5}, ("topk", 512): {"status": "oom", "samples_s": None, "reasons": ["a|b"]}}
-    return write("base", records(0)), write("head", records(1, changes=changes))
-
-
-def test_the_table_has_what_changed_and_the_summary(two: tuple[Path, Path]) -> None:
-    answer = invoke(*two)
-    assert answer.exit_code == 1
-    first, header, *changed, summary = answer.stdout.splitlines()
-    assert "all forward, causal, batch 1" in first
-    assert header.split("\t")[:3] == ["change", "variant", "tokens"]
-    assert [row.split("\t")[:3] for row in changed] == [["oom", "topk", "512"], ["slower", "gla", "512"]]
-    assert "1.5" in changed[1].split("\t")[7]
-    assert "2 worse, 0 better" in summary
-
-
-def test_nothing_worse_is_exit_status_0_and_one_line(write: Write) -> None:
-    answer = invoke(write("base", records(0)), write("head", records(1)))
-    assert answer.exit_code == 0
-    assert len(answer.stdout.splitlines()) == 2
-
-
-def test_all_shows_what_is_the_same_and_what_is_alone(write: Write) -> None:
-    answer = invoke(write("base", records(0)), write("head", records(1)[:6], cases=6), "--all")
-    assert sum(line.startswith("same\t") for line in answer.stdout.splitlines()) == 31
-    assert sum(line.startswith("only in BASE\t") for line in answer.stdout.splitlines()) == 6
-
-
-def test_markdown_is_a_table_whose_cells_cannot_break_it(two: tuple[Path, Path]) -> None:
-    lines = [line for line in invoke(*two, "--markdown").stdout.splitlines() if line.startswith("|")]
-    assert len(lines) == 4
-    assert all(line.replace("\\|", "").count("|") == lines[0].count("|") for line in lines)
-    assert "a\\|b" in lines[2]
-
-
-def test_json_has_everything_a_machine_wants(two: tuple[Path, Path]) -> None:
-    answer = invoke(*two, "--json")
-    told = json.loads(answer.stdout)
-    assert told["worse"] is True
-    assert [finding["word"] for finding in told["findings"]] == ["oom", "slower"]
-    assert told["findings"][1]["ratio"]["low"] < 1.5 < told["findings"][1]["ratio"]["high"]
-    assert told["comparisons"] == 58
-    assert len(json.loads(invoke(*two, "--json", "--all").stdout)["findings"]) == 58
-
-
-def test_variants_of_several_parameters_are_told_apart(write: Write) -> None:
-    def made(seed: int, slower: float) -> list[Record]:
-        rng = np.random.default_rng(seed)
-        return [
-            record("topk", 512, params={"top_k": k, "scale": 1}, samples_s=(x * rng.lognormal(0, 0.01, 20)).tolist())
-            for k, x in ((8, 1.0), (16, slower))
-        ]
-
-    answer = invoke(write("base", made(0, 1.0), cases=2), write("head", made(1, 1.3), cases=2))
-    assert "topk(top_k=16)" in answer.stdout
-    assert "top_k=8" not in answer.stdout
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["nothing", "nowhere"], "has no run.json"),
-        (["--threshold", "none"], "is not a percentage"),
-        (["--threshold", "0"], "is not a percentage"),
-        (["--seq-lens", "512"], "is for --git"),
-        (["--git", "--relative"], "take turns"),
-        (["--relative"], "too few"),
-    ],
-)
-def test_a_wrong_request_is_one_sentence_and_exit_status_2(write: Write, arguments: list[str], words: str) -> None:
-    two = [] if "nothing" in arguments else [write("a", records(0)[:2], cases=2), write("b", records(1)[:2], cases=2)]
-    answer = invoke(*two, *arguments)
-    assert answer.exit_code == 2
-    assert words in answer.stderr
-    assert "Traceback" not in answer.stderr
