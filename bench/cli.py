@@ -121,7 +121,7 @@ for command in COMMANDS:
 @click.option(
     "--patience",
     metavar="SHARE",
-    help="Of the run's time, to wait in while others use the cache or the cores lie apart: 0.2, unless a preset says.",
+    help="Of the run's time, for rounds in which nobody uses the cache, and to bring cores together: 0.2 if not given.",
 )
 @click.option(
     "--allocator",

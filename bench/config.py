@@ -179,11 +179,11 @@ class Config(BaseModel):
     share of the case's time, and another follows. One process takes all of calls of .15 s or more, whose times it
     hardly touches; of what compiles, since each would compile anew; and of a batch of unlike requests."""
     patience: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Share of the run's time, taken for 50 s longer than it is, that may go to waiting for like conditions on a CPU,
-    turns that do not count included; 0: every turn counts. A turn counts while others leave the shared cache alone
-    (calm.py), where inputs and outputs are more than a core's own caches hold; and, of several threads on a virtual
-    machine, while its cores lie together (placement.py). What counts all the same in spite of waiting says so in its
-    record."""
+    """Share of the run's time, taken for 50 s longer than it is, that may go to like conditions on a CPU; 0: every turn
+    counts. Where inputs and outputs are more than a core's own caches hold, and others use the cache that cores share,
+    it goes to further rounds, until those that were calm are enough to count alone (rounds.py). Of several threads
+    on a virtual machine, a turn that was taken with the cores apart is taken again, once they were brought together
+    (placement.py). What counts all the same says so in its record."""
     timeout: Seconds = 300.0
     """Seconds for any one step of a case; a case that takes longer is killed and recorded as `timeout`."""
     allocator: Literal["keep", "system"] = "keep"

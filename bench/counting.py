@@ -1,14 +1,14 @@
 """Which turns count: those that were taken under the conditions of the run's others.
 
 Two things in which no variant has a part change ratios: where a host places the cores, and whether others use the
-cache that these share. Both are read beside turns, and a turn that was taken under other conditions is taken again.
+cache that these share. Both are read beside turns. A turn that was taken with the cores apart is taken again
+(placement.py); where others use the cache, further rounds are taken (rounds.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .calm import Calm
 from .patience import Patience
 from .placement import Placement
 
@@ -18,8 +18,8 @@ class Counting:
     """Which turns count."""
 
     patience: Patience
-    calm: Calm | None
-    """None where no shared cache can be told of."""
+    looks: bool
+    """Whether this machine's shared cache can be told of."""
     placement: Placement | None
     """None where the cores stay where they are, or may lie anywhere."""
 

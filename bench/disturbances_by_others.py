@@ -112,7 +112,7 @@ def _shared_cache(evictions: Sequence[float]) -> Sign:
         name,
         found,
         "disturbs" if usual >= EVICTION else "perhaps",
-        "others push out what calls left there: run waits for them to stop, longer with more --patience",
+        "others push out what calls left there: run takes further rounds for that, more of them with more --patience",
     )
 
 

@@ -1,4 +1,4 @@
-"""How long a run may wait for conditions to be alike."""
+"""How much of a run may go to conditions that are alike."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 
 HEAD_START_S = 50.0
-"""A run is taken for so much longer than it is, or one that has just begun could not wait at all."""
+"""A run is taken for so much longer than it is, or one that has just begun would have none."""
 
 
 class Patience:
-    """Waiting, and turns that do not count, may cost a share of the run's time: where others use the machine
-    throughout, no wait would be the last.
+    """Turns that do not count, and what is done for the others, may cost a share of the run's time: where others use
+    the machine throughout, there would be no end.
 
     `share`: 0 for none. `deadline`: when nothing is waited for any more, by `clock`, which tells seconds.
     """
@@ -24,14 +24,14 @@ class Patience:
         self.began = clock()
         self.cost_s = 0.0
         self.since: float | None = None
-        """When it was begun to wait."""
+        """When the time began that is being spent."""
 
     def is_over(self, more_s: float = 0.0) -> bool:
         """Whether all of it was spent, or would be with so many seconds more."""
         now = self.clock()
-        waited_s = self.cost_s + (0.0 if self.since is None else now - self.since)
+        spent_s = self.cost_s + (0.0 if self.since is None else now - self.since)
         length_s = min(now - self.began + HEAD_START_S, self.deadline - self.began)
-        return now >= self.deadline or waited_s + more_s >= self.share * length_s
+        return now >= self.deadline or spent_s + more_s >= self.share * length_s
 
     @contextlib.contextmanager
     def spending(self) -> Iterator[None]:

@@ -7,14 +7,13 @@ by round. A group that does not fit into memory side by side is measured in part
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import itertools
 import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -23,7 +22,6 @@ from ..results.record import Record
 from ..results.run import Ceilings
 from ..results.statistics import median_interval
 from . import worker
-from .beside import Beside
 from .case import Case, groups
 from .config import Config
 from .counting import Counting
@@ -31,7 +29,8 @@ from .limits import memory_available
 from .outcomes import Outcomes
 from .plan import Plan, Planned
 from .process import Child, Died, OutOfMemory, Raised, TookTooLong, ready
-from .turn import Turn, figures
+from .rounds import Rounds
+from .turn import Taken, Turn, figures
 
 HELD_SHARE = 0.5
 """Waiting variants keep the memory that they freed. Together they may hold this share of what was free before them."""
@@ -46,7 +45,6 @@ STEPS = {
     "set_up_again": "renewing",
     "sample": "sampling",
     "handover": "placing",
-    "eviction": "waiting",
     "weigh": "weighing",
 }
 """What run.json calls the steps of a case, where it says how much time went to each."""
@@ -218,106 +216,114 @@ class Scheduler:
         """Takes samples in turns until each is precise enough or out of time; returns those that came through.
 
         None rests before it stops, so that rounds are paired by their number, whichever process takes part in them.
+        Where others use the shared cache, further rounds are taken as patience allows (rounds.py).
         """
         order = random.Random(f"{self.machine}{[turn.case.case_id for turn in turns]}")
         alive, active = list(turns), list(turns)
-        for done in range(1, self.config.max_rounds + 1):
+        rounds = Rounds(self.counting.looks and any(turn.shares_cache for turn in turns))
+        for done in itertools.count(1):
+            further = [(turn, turn.wall_s) for turn in active if turn.needed]
             for turn in list(active):
                 if self._is_due(turn, done) and not self._renew(turn):
                     alive.remove(turn)
                     active.remove(turn)
             for turn in order.sample(active, len(active)):
                 self.watcher.step(f"round {done}: {turn.case.variant}")
-                if not self._take(turn):
+                if not self._take(turn, rounds):
                     alive.remove(turn)
-                    active.remove(turn)
-            if done < self.config.min_rounds:
-                continue
-            for turn in list(active):
-                turn.interval = median_interval(turn.samples)
-                turn.stopped_by = self._stop(turn, done)
-                if turn.stopped_by:
                     active.remove(turn)
             if not active:
                 break
+            rounds.end()
+            self.counting.patience.cost_s += sum(turn.wall_s - before_s for turn, before_s in further)
+            if done < self.config.min_rounds:
+                continue
+            active = [turn for turn in active if self._goes_on(turn, done, rounds)]
+            if not active:
+                break
+        if rounds.looks:
+            self._count(alive, rounds)
         return alive
 
-    def _take(self, turn: Turn) -> bool:
-        """One turn that counts. False where its process did not come through, and its case is saved."""
+    def _take(self, turn: Turn, rounds: Rounds) -> bool:
+        """One turn. False where its process did not come through, and its case is saved."""
         for left in reversed(range(RETAKES + 1)):
             before = turn.wall_s
-            answer = self._ask(turn, worker.sample, self._looks(turn))
+            answer = self._ask(turn, worker.sample, rounds.is_due)
             if answer is None:
                 return False
             (seconds, beside), took_s = answer, turn.wall_s - before
-            if not left:
+            if beside.eviction is not None:
+                rounds.read(beside.eviction)
+            handover_s = beside.handover_s
+            if handover_s is None or not left:
                 break
             try:
-                spent_on, judged = self._judge(turn, beside, took_s)
+                handover_s = self._judge(turn, handover_s, took_s)
             except _Gone:
                 return False
-            if judged is not None:
-                beside = judged
+            if handover_s is not None:
                 break
             self.counting.patience.cost_s += took_s
             self.spent_s["sampling"] -= took_s
-            self.spent_s[spent_on] += took_s
+            self.spent_s["placing"] += took_s
+        taken = Taken(turn.processes, took_s, seconds * turn.fields["calls_per_sample"], handover_s)
         turn.samples.append(seconds)
-        turn.beside.append(beside)
+        turn.taken.append(taken)
         turn.sampling_s += took_s
-        self.spent_s["measured"] += seconds * turn.fields["calls_per_sample"]
+        self.spent_s["measured"] += taken.timed_s
         return True
 
-    def _judge(self, turn: Turn, beside: Beside, took_s: float) -> tuple[str, Beside | None]:
-        """What was true beside a turn, or None where it does not count, and on what it was spent then.
+    def _judge(self, turn: Turn, handover_s: float, took_s: float) -> float | None:
+        """What handing work over took beside a turn, or None where it does not count for that.
 
         Raises _Gone where its process did not come through.
         """
-        placement, calm = self.counting.placement, self.counting.calm
-        if beside.handover_s is not None and placement is not None:
-            with self._spending("placing"):
-                read = functools.partial(self._read, turn, worker.handover)
-                handover_s = placement.judge(turn.case.threads, beside.handover_s, took_s, read)
-            if handover_s is None:
-                return "placing", None
-            beside = replace(beside, handover_s=handover_s)
-        if beside.eviction is not None and calm is not None:
-            with self._spending("waiting"):
-                counts = calm.judge(beside.eviction, took_s, functools.partial(self._read, turn, worker.eviction))
-            if not counts:
-                return "waiting", None
-        return "sampling", beside
-
-    def _looks(self, turn: Turn) -> bool:
-        """Whether to look, beside the next turn, at who uses the shared cache."""
-        calm = self.counting.calm
-        return calm is not None and calm.is_due and turn.shares_cache
-
-    @contextlib.contextmanager
-    def _spending(self, what: str) -> Iterator[None]:
-        """Accounts for the time within, whatever was asked meanwhile, and for the patience that it takes."""
-        before, began = self.spent_s[what], time.monotonic()
+        placement = self.counting.placement
+        if placement is None:
+            return handover_s
+        # accounts for the time within, whatever was asked meanwhile
+        before, began = self.spent_s["placing"], time.monotonic()
         try:
             with self.counting.patience.spending():
-                yield
+                return placement.judge(turn.case.threads, handover_s, took_s, functools.partial(self._read, turn))
         finally:
-            self.spent_s[what] = before + time.monotonic() - began
+            self.spent_s["placing"] = before + time.monotonic() - began
 
-    def _read(self, turn: Turn, function: Callable[..., Any]) -> float:
-        """What an instrument reads in a case's process. Raises _Gone where that did not come through."""
-        answer = self._ask(turn, function)
+    def _read(self, turn: Turn) -> float:
+        """What handing work over takes now, in a case's process. Raises _Gone where that did not come through."""
+        answer = self._ask(turn, worker.handover)
         if answer is None:
             raise _Gone
         return float(answer)
 
+    def _goes_on(self, turn: Turn, done: int, rounds: Rounds) -> bool:
+        """Whether a case takes another round: it needs one, or others used the cache beside those it had."""
+        if not turn.needed:
+            turn.interval = median_interval(turn.samples)
+            turn.stopped_by = self._stop(turn, done)
+            if turn.stopped_by is None:
+                return True
+            turn.needed = done
+        return rounds.lack(turn.needed) and not self.counting.patience.is_over(turn.call_s)
+
+    def _count(self, turns: list[Turn], rounds: Rounds) -> None:
+        """Keeps what was sampled in rounds that count."""
+        counting = rounds.counting((turn.needed, len(turn.samples)) for turn in turns)
+        for turn in turns:
+            for left_out in turn.count(counting, rounds.evictions):
+                self.spent_s["measured"] -= left_out.timed_s
+                self.spent_s["sampling"] -= left_out.took_s
+                self.spent_s["left_out"] += left_out.took_s
+
     def _is_due(self, turn: Turn, done: int) -> bool:
-        """Whether its process has had its share: of the fewest rounds, and then of the case's time, of which another
-        one must have half a share left."""
+        """Whether its process has had its share: of the fewest rounds, then of the case's time, of which another one
+        must have half a share left, and of further rounds as of those that were needed."""
         if done == 1 or not turn.renewable:
             return False
         rounds, seconds = turn.of_this_process
-        if done <= self.config.min_rounds:
-            return rounds >= math.ceil(self.config.min_rounds / self.config.processes)
+        if done <= self.config.min_rounds or turn.needed:
+            return rounds >= math.ceil((turn.needed or self.config.min_rounds) / self.config.processes)
         share = self.config.case_time / self.config.processes
         return seconds >= share and self.config.case_time - turn.sampling_s >= share / 2
 

@@ -22,7 +22,6 @@ from ..results.record import Record
 from ..results.run import Ceilings, Run
 from ..results.store import Folder, ResultsWarning, RunFolder
 from . import environment, gpu, placement, roofline, shared_cache, worker
-from .calm import Calm
 from .case import Case
 from .config import Config, build, from_dict, validated
 from .counting import Counting
@@ -205,14 +204,10 @@ def _counting(config: Config, deadline: float, step: Callable[[str], None]) -> C
         with contextlib.suppress(BenchError):  # where the cores lie then is read in any case
             ask(placement.wake, timeout_s=WAKING_TIMEOUT_S)
 
-    def pause(seconds: float) -> None:
-        step("waiting: others use the shared cache")
-        time.sleep(seconds)
-
     moved = config.patience > 0 and placement.matters()
     return Counting(
         patience,
-        Calm(patience, pause) if shared_cache.is_there() else None,
+        shared_cache.is_there(),
         Placement(gather, patience) if moved else None,
     )
 

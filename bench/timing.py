@@ -113,7 +113,7 @@ class Stopwatch:
             seconds = median(self._timed(self.calls_per_part) for _ in range(self.parts))
             if self.handover is not None:
                 self.handover_s = self.handover.read()
-            self.eviction = self.read_eviction() if cache else None
+            self.eviction = self._read_eviction() if cache else None
             return seconds
         finally:
             gc.enable()
@@ -128,8 +128,7 @@ class Stopwatch:
         finally:
             settle()
 
-    def read_eviction(self) -> float:
-        """What others do to the shared cache of a CPU now: see shared_cache.py."""
+    def _read_eviction(self) -> float:
         self.shared_cache = self.shared_cache or SharedCache()
         return self.shared_cache.read()
 

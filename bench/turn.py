@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
 from ..results.conditions import EVICTION, HANDOVER
 from ..results.run import Ceilings
-from ..results.statistics import Interval, paired_ratio
+from ..results.statistics import Interval, median_interval, paired_ratio
 from ..results.work import held_bytes, moved_bytes
-from .beside import Beside
 from .case import Case
 from .plan import Planned
 from .process import Child
@@ -27,6 +27,19 @@ FEWEST = 4
 """Rounds of a half that say whether the machine changed between the two."""
 
 
+@dataclass(frozen=True)
+class Taken:
+    """How a sample was taken."""
+
+    process: int
+    """Which of the case's, from 1."""
+    took_s: float
+    timed_s: float
+    """Of it, inside of timed calls."""
+    handover_s: float | None
+    """Right after it: see handover.py. None of one thread."""
+
+
 @dataclass
 class Turn:
     """One variant of the group that is being measured."""
@@ -36,13 +49,17 @@ class Turn:
     child: Child
     fields: dict[str, Any]
     samples: list[float] = field(default_factory=list)
-    beside: list[Beside] = field(default_factory=list)
-    """What was read beside each sample."""
+    taken: list[Taken] = field(default_factory=list)
+    """How each sample was."""
+    evictions: list[float] = field(default_factory=list)
+    """What others did to the shared cache beside each round that counts, where that was read."""
     wall_s: float = 0.0
     """All time that its process worked on it."""
     sampling_s: float = 0.0
     interval: Interval | None = None
     stopped_by: str | None = None
+    needed: int = 0
+    """Rounds that it took until then; 0 before. Further ones: see rounds.py."""
     held_bytes: int = 0
     """Memory that its process keeps while it waits: resident, or of the GPU."""
     free_bytes: int | None = None
@@ -50,7 +67,7 @@ class Turn:
     part: int = 1
     """In which part of its group it takes turns."""
     processes: int = 1
-    """That took its samples so far."""
+    """That were started so far."""
     before: tuple[int, float] = (0, 0.0)
     """Rounds and seconds of sampling that those before this one took."""
     recorded: bool = False
@@ -87,12 +104,7 @@ class Turn:
     @property
     def handovers(self) -> list[float]:
         """What handing work to threads took, where there are several."""
-        return [each.handover_s for each in self.beside if each.handover_s is not None]
-
-    @property
-    def evictions(self) -> list[float]:
-        """What others did to the shared cache, beside those turns where it was read."""
-        return [each.eviction for each in self.beside if each.eviction is not None]
+        return [each.handover_s for each in self.taken if each.handover_s is not None]
 
     @property
     def shares_cache(self) -> bool:
@@ -108,10 +120,34 @@ class Turn:
         self.processes += 1
         self.before = len(self.samples), self.sampling_s
 
+    def count(self, rounds: Sequence[int], evictions: Sequence[float]) -> list[Taken]:
+        """Keeps the samples of these rounds, numbered from 0 and in order; returns how the others were taken.
+
+        evictions: what others did to the shared cache in each round of the group.
+        """
+        had = range(len(self.samples))
+        counting = [number for number in rounds if number in had]
+        left_out = [self.taken[number] for number in set(had).difference(counting)]
+        self.samples = [self.samples[number] for number in counting]
+        self.taken = [self.taken[number] for number in counting]
+        self.evictions = [evictions[number] for number in counting]
+        self.interval = median_interval(self.samples)
+        return left_out
+
     def anew(self) -> Turn:
         """The same to take turns as the baseline of another part of its group, without a sample yet."""
         return replace(
-            self, samples=[], beside=[], sampling_s=0.0, interval=None, processes=1, before=(0, 0.0), recorded=True
+            self,
+            samples=[],
+            taken=[],
+            evictions=[],
+            sampling_s=0.0,
+            interval=None,
+            stopped_by=None,
+            needed=0,
+            processes=1,
+            before=(0, 0.0),
+            recorded=True,
         )
 
 
@@ -132,7 +168,7 @@ def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings, shortest_s: f
         "time_s_high": turn.interval.high,
         "samples_s": turn.samples,
         "stopped_by": turn.stopped_by,
-        "processes": turn.processes,
+        "processes": len({each.process for each in turn.taken}),
         "handover_s": median(turn.handovers) if turn.handovers else None,
         "eviction": median(turn.evictions) if turn.evictions else None,
         "tokens_per_s": case.batch * case.n_q / time_s,

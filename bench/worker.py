@@ -205,11 +205,6 @@ def handover(state: State) -> float:
     return float(state["stopwatch"].read_handover())
 
 
-def eviction(state: State) -> float:
-    """How much of the shared cache others take now: see shared_cache.py."""
-    return float(state["stopwatch"].read_eviction())
-
-
 def look_back(state: State) -> dict[str, Any]:
     """`problem`: what some call has written into since the check."""
     return {"problem": state["untouched"].problem()}

@@ -29,7 +29,7 @@ PARTS = {
     "starting": "starting processes",
     "pausing": "between timed calls: one untimed, instruments, garbage, until threads sleep, passing turns on",
     "placing": "bringing the cores together, and turns taken while they lay apart",
-    "waiting": "waiting while others used the shared cache, and turns taken then",
+    "left_out": "turns that do not count, as others used the shared cache beside them",
     "planning": "planning: finding variants, capturing input",
     "ceilings": "measuring the machine's ceilings",
     "rest": "all else",
@@ -47,7 +47,7 @@ class Cost:
     spent_s: dict[str, float]
     """By the keys of PARTS; they add up to the total."""
     start_s: float | None
-    """Of one process, in the mean; null where none was started."""
+    """Of one process, in the mean, or less where all samples of some were left out; null where none was started."""
 
     @property
     def untimed_share(self) -> float:

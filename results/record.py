@@ -103,12 +103,14 @@ class Record(BaseModel):
     time_s_high: Time | None = None
     """95 % interval of the median."""
     samples_s: list[Time] | None = None
-    """Time of one call in each round, in the order of rounds, counted from round 0: pair them by index."""
+    """Time of one call in each round that counts, which are the same for all of a group, from the first on and in their
+    order: pair them by index."""
     calls_per_sample: Size | None = None
     processes: Size | None = None
     """How many processes took the samples, one after the other: see `processes` in bench/config.py."""
     stopped_by: Literal["precision", "time", "rounds"] | None = None
-    """Why sampling ended: the interval was as narrow as asked, or the case's time or the rounds were used up."""
+    """Why no further round was needed: the interval was as narrow as asked, or the case's time or the rounds were used
+    up."""
     warmup_s: Duration | None = None
     compile_s: Duration | None = None
     """Time of the first call of a variant that compiles or was compiled, less one steady call."""
@@ -124,10 +126,10 @@ class Record(BaseModel):
     """Of several threads: median over rounds, right after each turn, of the time in which they add 32768 numbers each,
     which is little work and one handover. Where it differs between runs, so do calls of many small operations."""
     eviction: Ratio | None = None
-    """On a CPU, where inputs and outputs are more than 1 MiB: median over the rounds beside which it was read, once a
-    second at most, of how many times as long as at once it took to read 8 MiB again 4 ms later. 1 where nobody else
-    uses the cache that cores share; about 2.5 where others push all of it out. Where it differs between runs, so do
-    calls that come back to what they wrote."""
+    """On a CPU, where inputs and outputs are more than 1 MiB: median over the rounds that count of how many times as
+    long as at once it took to read 8 MiB again 4 ms later; read beside turns of the group, once a second at most. 1
+    where nobody else uses the cache that cores share; about 2.5 where others push all of it out. Where it differs
+    between runs, so do calls that come back to what they wrote."""
     tokens_per_s: Figure | None = None
     """batch · n_q / time_s."""
     batch_calls: list[str] | None = None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from attnbench.bench import calm, placement, roofline, turn
+from attnbench.bench import placement, roofline, rounds, turn
 from attnbench.bench import sweep as sweeping
 from attnbench.bench.cli import main
 from attnbench.bench.plan import ask
@@ -57,9 +57,9 @@ def ceilings_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def conditions_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test's outcome depends on where the cores lie, or on who else uses their cache; and waiting takes seconds."""
+    """No test's outcome depends on where the cores lie, or on who else uses their cache."""
     monkeypatch.setattr(placement, "matters", lambda: False)
-    for module in (calm, turn):
+    for module in (rounds, turn):
         monkeypatch.setattr(module, "EVICTION", float("inf"))
 
 

@@ -189,7 +189,7 @@ def test_a_group_that_does_not_fit_on_the_gpu_is_measured_in_parts(monkeypatch: 
         ),
         save=saved.extend,
         watcher=Quiet(),
-        counting=Counting(Patience(0.2), None, None),
+        counting=Counting(Patience(0.2), False, None),
     ).run()
     assert [record.status for record in saved] == ["ok"] * 4
     assert max(beside) == 2

@@ -250,7 +250,7 @@ class Refusing(Placement):
 
 
 def judged_by(cores: Placement) -> Counting:
-    return Counting(cores.patience, None, cores)
+    return Counting(cores.patience, False, cores)
 
 
 @pytest.fixture
