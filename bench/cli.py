@@ -119,9 +119,14 @@ for command in COMMANDS:
     "--processes", metavar="N", help="At least so many take a case's samples, one after the other: 3 unless given."
 )
 @click.option(
+    "--passes",
+    metavar="N",
+    help="Go so often through all cases, with a share of their rounds each time: once if not given.",
+)
+@click.option(
     "--patience",
     metavar="SHARE",
-    help="Of the run's time, for rounds in which nobody uses the cache, and to bring cores together: 0.2 if not given.",
+    help="Of the run's time, for rounds in which none use the cache, and to bring cores together: 0.2, or a preset's.",
 )
 @click.option(
     "--allocator",
@@ -206,7 +211,7 @@ GRID_OPTIONS = frozenset(
 """Options that describe a sweep: with any of them, and neither file nor preset, they are the whole of it."""
 
 LISTS = ("seq_lens", "query_lens", "budgets", "threads")
-NUMBERS = frozenset((*LISTS, "batch", "heads", "kv_heads", "head_dim", "seed", "processes"))
+NUMBERS = frozenset((*LISTS, "batch", "heads", "kv_heads", "head_dim", "seed", "processes", "passes"))
 
 
 def _typed(options: dict[str, Any]) -> dict[str, Any]:

@@ -178,6 +178,10 @@ class Config(BaseModel):
     alone would measure its luck. They share the fewest rounds; where more are taken, a process ends when it has had its
     share of the case's time, and another follows. One process takes all of calls of .15 s or more, whose times it
     hardly touches; of what compiles, since each would compile anew; and of a batch of unlike requests."""
+    passes: Size = 1
+    """How often the run goes through its cases: each time with a share of every case's fewest rounds, by further
+    processes, so that a figure is of all that time and not of one moment of it. Records come in the last pass. A group
+    of which one compiles, runs on a GPU, or is a batch of unlike requests is measured in one pass."""
     patience: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the run's time, taken for 50 s longer than it is, that may go to like conditions on a CPU; 0: every turn
     counts. Where inputs and outputs are more than a core's own caches hold, and others use the cache that cores share,
@@ -195,6 +199,16 @@ class Config(BaseModel):
     def _orders(self) -> Config:
         if self.max_rounds < self.min_rounds:
             raise ValueError(f"max_rounds must not be below min_rounds, but {self.max_rounds} < {self.min_rounds}")
+        if self.passes > self.min_rounds:
+            raise ValueError(
+                f"each pass takes some of min_rounds, but there are {self.passes} passes and {self.min_rounds} rounds: "
+                "ask for fewer passes, or more min_rounds"
+            )
+        if self.passes > 1 and self.time_budget is not None:
+            raise ValueError(
+                "a time budget may end between two passes, and leave every case with too few rounds: leave out one of "
+                "time_budget and passes"
+            )
         return self
 
     @property

@@ -42,7 +42,7 @@ class Outcomes:
         self.series: dict[tuple[Any, ...], Series] = {}
         self.finished = {record.case_id: record for record in finished}
         for record in self.finished.values():
-            self._learn(record)
+            self.learn(record)
 
     def left(self, group: Iterable[Case]) -> list[Planned]:
         """Those of a group that had no record when the run began."""
@@ -67,7 +67,7 @@ class Outcomes:
         if records:
             self.save(records)
         for record in records:
-            self._learn(record)
+            self.learn(record)
             self.done(record)
 
     def keep_bare(self, planned: Planned, status: str, reasons: list[str], turn: Turn | None = None) -> None:
@@ -88,8 +88,8 @@ class Outcomes:
             **{**planned.fields, **fields},
         )
 
-    def _learn(self, record: Record) -> None:
-        """What a record says of longer cases of its series."""
+    def learn(self, record: Record) -> None:
+        """Takes down what a record, saved or not yet, says of longer cases of its series."""
         planned = self.planned.get(record.case_id)
         if planned is None:
             return  # of a variant that is no longer what it was when the run began

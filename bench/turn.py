@@ -70,6 +70,7 @@ class Turn:
     """That were started so far."""
     before: tuple[int, float] = (0, 0.0)
     """Rounds and seconds of sampling that those before this one took."""
+    weighed: bool = False
     recorded: bool = False
     """It has its record, and takes turns as the baseline of another part."""
 
@@ -81,15 +82,14 @@ class Turn:
         return self.interval.value > 2 * min(self.samples)
 
     @property
+    def resumable(self) -> bool:
+        """Another process can go on where one ended, without compiling anew."""
+        return self.case.device == "cpu" and not self.case.requests and "compile_s" not in self.fields
+
+    @property
     def renewable(self) -> bool:
-        """Another process can go on where one ended, without compiling anew, and it matters. Asked when there are
-        samples."""
-        return (
-            self.case.device == "cpu"
-            and not self.case.requests
-            and "compile_s" not in self.fields
-            and self.call_s < LONG_S
-        )
+        """It matters too, within one pass. Asked when there are samples."""
+        return self.resumable and self.call_s < LONG_S
 
     @property
     def call_s(self) -> float:

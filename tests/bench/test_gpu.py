@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from attnbench.bench import gpu, memory, scheduler, timing
+from attnbench.bench import asking, gpu, memory, scheduler, timing
 from attnbench.bench.beside import Beside
 from attnbench.bench.config import build
 from attnbench.bench.counting import Counting
@@ -176,7 +176,7 @@ def test_a_group_that_does_not_fit_on_the_gpu_is_measured_in_parts(monkeypatch: 
         def close(self) -> None:
             alive.discard(self)
 
-    monkeypatch.setattr(scheduler, "Child", Process)
+    monkeypatch.setattr(asking, "Child", Process)
     about = {"kind": "exact", "family": "full", "flops_needed": 1}
     cases = [Planned(case(variant=f"v{i}", device="cuda"), [], about) for i in range(4)]
     saved: list[Record] = []

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from attnbench.bench import scheduler
+from attnbench.bench.asking import Asking
 
 from .test_faults import PLUGIN, by_variant
 
@@ -36,14 +37,14 @@ def test_what_runs_out_of_memory_beside_others_is_tried_again_without_them(
 ) -> None:
     monkeypatch.setattr(scheduler, "LITTLE_SHARE", -1.0)
     tries = []
-    ask = scheduler.Scheduler._ask
+    ask = Asking.__call__
 
-    def counting(self: Any, turn: Any, function: Any, *args: Any, may_wait: bool = False) -> Any:
+    def counting(self: Asking, turn: Any, function: Any, *args: Any, may_wait: bool = False) -> Any:
         if turn.case.variant == "eats_memory" and function.__name__ == "set_up":
             tries.append(may_wait)
         return ask(self, turn, function, *args, may_wait=may_wait)
 
-    monkeypatch.setattr(scheduler.Scheduler, "_ask", counting)
+    monkeypatch.setattr(Asking, "__call__", counting)
     answer = sweep("--plugin", PLUGIN, "--variants", "naive,eats_memory,ignores_q_and_k", "--seq-lens", "64")
     records = by_variant(answer.records)
     assert tries == [True, False]

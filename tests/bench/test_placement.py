@@ -15,7 +15,7 @@ from attnbench.bench.counting import Counting
 from attnbench.bench.patience import HEAD_START_S, Patience
 from attnbench.bench.placement import FIRST_TRIES, LATEST, TRIES, Placement
 from attnbench.bench.plan import ask
-from attnbench.bench.scheduler import RETAKES
+from attnbench.bench.sampling import RETAKES
 from attnbench.bench.turn import _apart
 
 NEAR, APART = 3.5e-6, 4.9e-6
