@@ -15,48 +15,21 @@ from attnbench.results.derived import (
     exponents,
 )
 from attnbench.results.feasible import feasible
-from attnbench.results.record import Record, case_id, group_id
+from attnbench.results.record import Record
 from attnbench.results.series import input_bytes, needed_bytes, ratio_between, split
 from attnbench.results.statistics import Interval, median_interval, paired_ratio, ratio_of_medians
+
+from .identified import identified
 
 LENGTHS = (256, 512, 1024, 2048, 4096)
 KINDS = {"naive": ("full", "exact"), "sdpa": ("full", "exact"), "window": ("sparse", "approximate")}
 
 
-def record(variant: str, length: int, *, status: str = "ok", mode: str = "forward", **fields: Any) -> Record:
-    who: dict[str, Any] = {
-        "variant": variant,
-        "params": {},
-        "mode": mode,
-        "causal": True,
-        "batch": 1,
-        "heads": 4,
-        "kv_heads": 2,
-        "n_q": 1 if mode == "decode" else length,
-        "n_k": length,
-        "head_dim": 64,
-        "dtype": "float32",
-        "device": "cpu",
-        "threads": 2,
-        "compiled": False,
-        "inputs": "gaussian",
-        "seed": 0,
-    }
-    who |= {name: fields.pop(name) for name in list(fields) if name in who}
+def record(variant: str, length: int, *, mode: str = "forward", **fields: Any) -> Record:
     family, kind = KINDS[variant]
-    return Record.model_validate(
-        {
-            "family": family,
-            "kind": kind,
-            "machine": "f00d",
-            "started_at": "2026-11-22T12:00:00+00:00",
-            **who,
-            "case_id": case_id(who),
-            "group_id": group_id(who),
-            "status": status,
-            **fields,
-        }
-    )
+    queries = 1 if mode == "decode" else length
+    usual = {"heads": 4, "head_dim": 64, "threads": 2, "family": family, "kind": kind, "mode": mode, "n_q": queries}
+    return Record.model_validate(identified(variant, length, **{**usual, **fields}))
 
 
 def group(length: int, seconds: dict[str, float], *, seed: int = 0, noise: float = 0.05, **fields: Any) -> list[Record]:

@@ -10,45 +10,24 @@ import pytest
 from attnbench.reports.accuracy import save_fidelity
 from attnbench.reports.errors import ReportsError
 from attnbench.results.fidelity import agreements, points
-from attnbench.results.record import Record, case_id, group_id
+from attnbench.results.record import Record
+
+from .identified import identified
 
 
 def record(variant: str, inputs: str, error: float | None, budget: int | None = 64, **changes: Any) -> Record:
-    identity = {
-        "variant": variant,
+    fixed = {
         "params": {"size": budget or 0},
-        "mode": "forward",
-        "causal": True,
-        "batch": 1,
-        "heads": 2,
-        "kv_heads": 2,
-        "n_q": 512,
-        "n_k": 512,
         "head_dim": 64,
-        "dtype": "float32",
-        "device": "cpu",
-        "threads": 1,
-        "compiled": False,
         "inputs": inputs,
-        "seed": 0,
-        **{key: value for key, value in changes.items() if key in ("mode", "causal", "n_q")},
+        "family": "sparse",
+        "kind": "approximate",
+        "budget": budget,
+        "budget_unit": "keys" if budget else None,
+        "fidelity_error": error,
+        "fidelity_error_uniform": 0.9,
     }
-    return Record.model_validate(
-        {
-            **identity,
-            "case_id": case_id(identity),
-            "group_id": group_id(identity),
-            "family": "sparse",
-            "kind": "approximate",
-            "status": "ok",
-            "budget": budget,
-            "budget_unit": "keys" if budget else None,
-            "fidelity_error": error,
-            "fidelity_error_uniform": 0.9,
-            "machine": "m",
-            "started_at": "2026-01-01T00:00:00+00:00",
-        }
-    )
+    return Record.model_validate(identified(variant, 512, **{**fixed, **changes}))
 
 
 def made(errors: dict[str, tuple[float, float]], budget: int | None = 64, **changes: Any) -> list[Record]:

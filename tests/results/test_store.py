@@ -7,14 +7,17 @@ import json
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from attnbench.results.errors import ResultsError
-from attnbench.results.record import IDENTITY, Record, case_id, group_id
+from attnbench.results.record import Record
 from attnbench.results.run import Machine, Run
 from attnbench.results.store import ResultsWarning, RunFolder, load, plain_columns
+
+from .identified import identified
 
 
 def make_run(**changes: object) -> Run:
@@ -34,37 +37,8 @@ def make_run(**changes: object) -> Run:
     )
 
 
-def make_record(**changes: object) -> Record:
-    identity = {
-        "variant": "naive",
-        "params": {},
-        "mode": "forward",
-        "causal": True,
-        "batch": 1,
-        "heads": 2,
-        "kv_heads": 2,
-        "n_q": 64,
-        "n_k": 64,
-        "head_dim": 8,
-        "dtype": "float32",
-        "device": "cpu",
-        "threads": 1,
-        "compiled": False,
-        "inputs": "gaussian",
-        "seed": 0,
-    }
-    identity |= {key: value for key, value in changes.items() if key in IDENTITY}
-    return Record(
-        **{
-            **identity,
-            "case_id": case_id(identity),
-            "group_id": group_id(identity),
-            "status": "ok",
-            "machine": "f",
-            "started_at": "2026-01-01T00:00:00+00:00",
-            **changes,
-        }
-    )
+def make_record(**changes: Any) -> Record:
+    return Record(**identified("naive", 64, **changes))
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from attnbench.results.record import IDENTITY, Record, case_id, group_id
+from attnbench.results.record import Record
 from attnbench.results.run import Ceilings, Machine, Run
+
+from .identified import identified
 
 Write = Callable[..., Path]
 """Writes records under a name, and returns the folder: the fixture `write`."""
@@ -20,36 +22,15 @@ GIB = 1 << 30
 
 
 def record(variant: str, length: int, **changes: Any) -> Record:
-    identity = {
-        "variant": variant,
-        "params": {},
-        "mode": "forward",
-        "causal": True,
-        "batch": 1,
-        "heads": 2,
-        "kv_heads": 2,
-        "n_q": length,
-        "n_k": length,
-        "head_dim": 8,
-        "dtype": "float32",
-        "device": "cpu",
-        "threads": 2,
-        "compiled": False,
-        "inputs": "gaussian",
-        "seed": 0,
-    }
-    identity |= {key: value for key, value in changes.items() if key in IDENTITY}
     fixed = {
-        "status": "ok",
-        "machine": "f",
-        "started_at": "2026-01-01T00:00:00+00:00",
+        "threads": 2,
         "error": 2e-7,
         "error_allowed": 1e-6,
         "peak_bytes": 1 << 20,
         "state_bytes": 1 << 14,
         "fidelity_error": 0.1 if variant == "nystrom" else None,
     }
-    return Record(case_id=case_id(identity), group_id=group_id(identity), **{**fixed, **identity, **changes})
+    return Record(**identified(variant, length, **{**fixed, **changes}))
 
 
 def records(
