@@ -42,12 +42,13 @@ class Asking:
 
         Raises OutOfMemory, with nothing saved, for a case that may wait.
         """
+        assert turn.child is not None
         began = time.monotonic()
         try:
             return turn.child.call(function, *args, timeout_s=self.timeout_s)
         except OutOfMemory as error:
             if may_wait:
-                turn.child.close()
+                turn.end_process()
                 raise
             status, why = "oom", str(error)
         except TookTooLong:
@@ -74,6 +75,6 @@ class Asking:
 
     def fail(self, turn: Turn, status: str, why: str) -> None:
         """Ends a case. One that has its record keeps that, whatever happens to it as the baseline of another part."""
-        turn.child.close()
+        turn.end_process()
         if not turn.recorded:
             self.outcomes.keep_bare(turn.planned, status, [why], turn)

@@ -244,7 +244,7 @@ class Sampling:
         self.step(f"another process for {turn.case.variant}")
         if self.asking.untouched(turn, worker.look_back) is None:
             return False
-        turn.child.close()
+        turn.end_process()
         return True
 
     def _go_on(self, turn: Turn) -> bool:

@@ -21,6 +21,7 @@ from .asking import Asking
 from .case import Case, groups
 from .config import Config
 from .counting import Counting
+from .kept import Kept, KeptCase, KeptGroup
 from .limits import memory_available
 from .outcomes import Outcomes
 from .plan import Plan, Planned
@@ -55,11 +56,12 @@ class Scheduler:
         save: Callable[[list[Record]], None],
         watcher: Watcher,
         counting: Counting,
+        kept: Kept | None = None,
         deadline: float = float("inf"),
         finished: Iterable[Record] = (),
         spent_s: defaultdict[str, float] | None = None,
     ) -> None:
-        self.plan, self.machine = plan, machine
+        self.plan, self.machine, self.kept = plan, machine, kept
         self.ceilings, self.watcher, self.counting = ceilings, watcher, counting
         self.how = worker.How(list(config.plugins), config.allocator == "keep", config.turn_time)
         # seconds by what they went to: the steps of cases, and `measured`, those inside of timed calls
@@ -114,14 +116,22 @@ class Scheduler:
         baseline: Turn | None = None
         turns: list[Turn] = []
         number = 0
+        before = self._kept(able)
         try:
             while waiting:
                 number += 1
                 turns = [baseline] if baseline else []
-                waiting = self._admit(waiting, turns, number)
-                part = self.sampling.part(turns, self.machine)
+                if before is None:
+                    waiting = self._admit(waiting, turns, number)
+                    part = self.sampling.part(turns, self.machine)
+                else:
+                    part, waiting = before, []
+                    before, turns = None, part.turns
+                    self.sampling.resume(part)
                 while self.sampling.take(part):
                     self._pause(part)
+                    if number == 1 and not waiting:
+                        self._keep(part)
                     yield
                     self.sampling.resume(part)
                 turns = part.turns
@@ -133,13 +143,13 @@ class Scheduler:
                 self.outcomes.keep([self._record(turn, beside) for turn in measured])
                 for turn in measured:
                     if turn is not baseline:
-                        turn.child.close()
+                        turn.end_process()
                 if waiting and beside is not None:
                     self.asking(beside, worker.rest)
                     baseline = beside.anew()
         finally:
             for turn in [*turns, *([baseline] if baseline else [])]:
-                turn.child.close()
+                turn.end_process()
 
     def _admit(self, waiting: list[Planned], turns: list[Turn], part: int) -> list[Planned]:
         """Sets up, beside `turns`, as many of those who wait as fit into memory; returns those who must wait on."""
@@ -185,7 +195,7 @@ class Scheduler:
                 may_wait=may_wait,
             )
         except BaseException:  # Ctrl-C, a full disk: `turns` does not hold it yet, so nobody else would end it
-            turn.child.close()
+            turn.end_process()
             raise
         if answer is None:
             return None
@@ -211,7 +221,40 @@ class Scheduler:
                     continue
                 if is_new:
                     self.outcomes.learn(self._record(turn, None))
-            turn.child.close()
+            turn.end_process()
+
+    def _keep(self, part: Part) -> None:
+        """Sees a group to the disk, of which all cases are in one part and wait for another pass."""
+        if self.kept is None or not part.turns:
+            return
+        group_id = part.turns[0].case.group_id
+        self.kept.keep(
+            KeptGroup(
+                conditions=self.kept.conditions,
+                group_id=group_id,
+                done=part.done,
+                extra=part.extra,
+                passed=part.passed,
+                evictions=part.rounds.evictions,
+                realised=self.realised[group_id],
+                cases=[KeptCase.of(turn) for turn in part.turns],
+            )
+        )
+
+    def _kept(self, group: list[Planned]) -> Part | None:
+        """A group that waits for another pass, as it was before the run was stopped; None where it begins."""
+        kept = self.kept.groups.get(group[0].case.group_id) if self.kept is not None and group else None
+        planned = {each.case.case_id: each for each in group}
+        if kept is None or not planned.keys() <= {each.case_id for each in kept.cases}:
+            return None
+        turns = [each.turn(planned[each.case_id]) for each in kept.cases if each.case_id in planned]
+        part = self.sampling.part(turns, f"{self.machine}{kept.passed}")
+        part.done, part.extra, part.passed = kept.done, kept.extra, kept.passed
+        part.rounds.evictions = list(kept.evictions)
+        self.realised[kept.group_id] = kept.realised
+        for turn in turns:
+            self.outcomes.learn(self._record(turn, None))
+        return part
 
     def _weigh(self, turn: Turn) -> bool:
         """Weighs a case that was not weighed yet. False where it did not come through, and is saved."""

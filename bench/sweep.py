@@ -26,6 +26,7 @@ from .case import Case
 from .config import Config, build, from_dict, validated
 from .counting import Counting
 from .errors import BenchError, ConfigError
+from .kept import Kept
 from .patience import Patience
 from .placement import Placement
 from .plan import Plan, Source, ask, make_plan
@@ -107,7 +108,7 @@ def execute(config: Config, out: str | Path | None, *, command: str, watching: W
         with letting_go(folder):
             folder.write_cards(cards)
             plan = replace(plan, sources={name: _settle(source, path) for name, source in plan.sources.items()})
-    return _measure(config, plan, folder, run, [], began, deadline, watching)
+    return _measure(config, plan, folder, run, None, began, deadline, watching)
 
 
 def resume(out: str | Path, *, watching: Watching) -> Done:
@@ -136,13 +137,16 @@ def _measure(
     plan: Plan,
     folder: RunFolder,
     run: Run,
-    records: list[Record],
+    finished: list[Record] | None,
     began: float,
     deadline: float,
     watching: Watching,
 ) -> Done:
-    """Ceilings, recall, then every case without a record; run.json is signed off at the end."""
-    records = list(records)
+    """Ceilings, recall, then every case without a record; run.json is signed off at the end.
+
+    finished: the records of a run that goes on; None of one that begins.
+    """
+    records = list(finished or [])
     spent = defaultdict(float, run.spent_s)
     spent["planning"] += time.monotonic() - began
 
@@ -172,6 +176,8 @@ def _measure(
                 step=watcher.step,
             )
             spent["recall"] += time.monotonic() - start
+            code = f"attnbench {__version__}, commit {environment.git_commit()}"
+            kept = Kept(folder, f"{run.machine.fingerprint}, {code}", resumed=finished is not None)
             scheduler = Scheduler(
                 config,
                 plan,
@@ -180,12 +186,14 @@ def _measure(
                 save=save,
                 watcher=watcher,
                 counting=_counting(config, deadline, watcher.step),
+                kept=kept,
                 deadline=deadline,
                 finished=records,
                 spent_s=spent,
             )
             scheduler.run()
             folder.write_run(accounted(now()))
+            kept.forget()
         except KeyboardInterrupt:
             with contextlib.suppress(ResultsError):
                 folder.write_run(accounted(None))

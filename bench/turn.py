@@ -46,7 +46,8 @@ class Turn:
 
     planned: Planned
     started_at: str
-    child: Child
+    child: Child | None
+    """Its process, where it has one."""
     fields: dict[str, Any]
     samples: list[float] = field(default_factory=list)
     taken: list[Taken] = field(default_factory=list)
@@ -71,6 +72,7 @@ class Turn:
     before: tuple[int, float] = (0, 0.0)
     """Rounds and seconds of sampling that those before this one took."""
     weighed: bool = False
+    """Its memory and operations are known."""
     recorded: bool = False
     """It has its record, and takes turns as the baseline of another part."""
 
@@ -114,6 +116,10 @@ class Turn:
     @property
     def case(self) -> Case:
         return self.planned.case
+
+    def end_process(self) -> None:
+        if self.child is not None:
+            self.child.close()
 
     def renewed(self) -> None:
         """Another process goes on from here."""

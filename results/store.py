@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 RECORDS = "results.jsonl"
 RUN = "run.json"
 CARDS = "cards.json"
+PASSES = "passes.jsonl"
+"""What earlier passes of an unfinished run took: no reader of results needs it."""
 KINDS = {
     "tasks.jsonl": "trained tasks",
     "dropin.jsonl": "variants inside a model",
@@ -54,6 +56,8 @@ class Folder(Generic[R]):
 
     file: ClassVar[str]
     """The name of the file that holds the records."""
+    others: ClassVar[tuple[str, ...]] = ()
+    """Files beside it that lines are appended to, where they are there."""
     command: ClassVar[str]
     """The command that wrote it."""
     kind: type[R]
@@ -90,11 +94,8 @@ class Folder(Generic[R]):
             raise ResultsError(folder._no_run(cls.file))
         try:
             folder._hold()
-            with (folder.path / cls.file).open("r+b") as file:
-                if file.seek(0, os.SEEK_END):
-                    file.seek(-1, os.SEEK_END)
-                    if file.read(1) != b"\n":
-                        file.write(b"\n")
+            for file in (cls.file, *cls.others):
+                _end_line(folder.path / file)
         except OSError as error:
             folder.close()
             raise ResultsError(
@@ -164,9 +165,13 @@ class Folder(Generic[R]):
         cards = found if isinstance(found, list) else []
         return [card for card in cards if isinstance(card, dict) and isinstance(card.get("name"), str)]
 
-    def append(self, records: Iterable[R]) -> None:
-        """Adds records, all in one write, and sees them to the disk; where that fails, none of them is left in it."""
-        path, before = self.path / self.file, None
+    def append(self, records: Iterable[BaseModel], to: str | None = None) -> None:
+        """Adds records, all in one write, and sees them to the disk; where that fails, none of them is left in it.
+
+        `to`: another file of the folder.
+        """
+        file_name = self.file if to is None else to
+        path, before = self.path / file_name, None
         left = memoryview("".join(record.model_dump_json() + "\n" for record in records).encode())
         try:
             with path.open("ab", buffering=0) as file:
@@ -179,7 +184,7 @@ class Folder(Generic[R]):
                 with contextlib.suppress(OSError):  # a full disk keeps half a line
                     os.truncate(path, before)
             raise ResultsError(
-                f"cannot write to {path}: {error.strerror}; the records before are kept: {self._way_on(self.file)}"
+                f"cannot write to {path}: {error.strerror}; the records before are kept: {self._way_on(file_name)}"
             ) from None
 
     def _way_on(self, file: str) -> str:
@@ -209,13 +214,9 @@ class Folder(Generic[R]):
     def records(self) -> Iterator[R]:
         """The records in the order they were measured. A torn or foreign line is warned of and skipped."""
         path = self.path / self.file
-        try:
-            lines = path.read_bytes().splitlines()
-        except FileNotFoundError:
-            raise ResultsError(self._no_run(self.file)) from None
-        except OSError as error:
-            raise ResultsError(f"cannot read {path}: {error.strerror}") from None
-        for number, line in enumerate(lines, start=1):
+        if not path.exists():
+            raise ResultsError(self._no_run(self.file))
+        for number, line in enumerate(self.lines(self.file), start=1):
             if not line.strip():
                 continue
             try:
@@ -223,11 +224,33 @@ class Folder(Generic[R]):
             except ValidationError as error:
                 warnings.warn(f"{path}, line {number} skipped: {_first(error)}", ResultsWarning, stacklevel=2)
 
+    def lines(self, file: str) -> list[bytes]:
+        """Of a file of the folder; [] where there is none. Raises ResultsError."""
+        path = self.path / file
+        try:
+            return path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ResultsError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _end_line(path: Path) -> None:
+    """Ends a line that a crash tore."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
 
 class RunFolder(Folder[Record]):
     """The folder of a sweep."""
 
     file = RECORDS
+    others = (PASSES,)
     command = "attnbench run"
     kind = Record
 

@@ -62,14 +62,14 @@ def marked(mark: str) -> set[int]:
     return found
 
 
-def kill_and_resume(kills: int, reference: dict[str, str], tmp_path: Path, seed: int) -> None:
+def kill_and_resume(kills: int, sweep: list[str], reference: dict[str, str], tmp_path: Path, seed: int) -> None:
     print(f"seed {seed}")  # pytest shows it where the test fails
     chance = random.Random(seed)
     folder, number = tmp_path / "killed-0", 0
     for _ in range(kills):
         mark = f"ATTNBENCH_TEST={uuid.uuid4().hex}"
         begun = (folder / "run.json").exists()
-        command = [*RUN, "--resume", "--out", folder] if begun else [*RUN, *FAST, *SWEEP, "--out", folder]
+        command = [*RUN, "--resume", "--out", folder] if begun else [*RUN, *FAST, *sweep, "--out", folder]
         with subprocess.Popen(
             command,
             stdout=subprocess.DEVNULL,
@@ -96,7 +96,7 @@ def kill_and_resume(kills: int, reference: dict[str, str], tmp_path: Path, seed:
             assert statuses(folder) == reference
             number += 1
             folder = tmp_path / f"killed-{number}"
-    arguments = ["--resume"] if (folder / "run.json").exists() else [*FAST, *SWEEP]
+    arguments = ["--resume"] if (folder / "run.json").exists() else [*FAST, *sweep]
     last = subprocess.run([*RUN, *arguments, "--out", folder], check=False, capture_output=True, timeout=300)
     assert last.returncode in (0, INCORRECT), last.stderr
     assert statuses(folder) == reference
@@ -118,10 +118,11 @@ linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="look
 
 @linux
 @pytest.mark.slow
+@pytest.mark.parametrize("passes", ["1", "3"])
 def test_killed_ten_times_and_resumed_gives_the_cases_of_an_uninterrupted_run(
-    reference: dict[str, str], tmp_path: Path
+    reference: dict[str, str], tmp_path: Path, passes: str
 ) -> None:
-    kill_and_resume(10, reference, tmp_path, seed=random.randrange(1 << 32))
+    kill_and_resume(10, [*SWEEP, "--passes", passes], reference, tmp_path, seed=random.randrange(1 << 32))
 
 
 def drop(folder: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
@@ -265,7 +266,10 @@ cp -r "$DISK"/run "$COPY"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mounts a tmpfs")
-def test_a_full_disk_ends_the_run_in_a_sentence_and_a_resume_goes_on(cli: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_full_disk_ends_the_run_in_a_sentence_and_a_resume_goes_on(
+    cli: Callable[..., Any], tmp_path: Path, passes: int
+) -> None:
     """A tmpfs of 16 KiB, in a mount namespace of its own: no rights are needed where users may have one.
 
     The folder as it was left goes on where there is room.
@@ -279,7 +283,7 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_a_resume_goes_on(cli: Callab
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"may not mount a tmpfs here: {error}")
     lengths = ",".join(map(str, range(16, 21)))
-    command = [*RUN, *FAST, "--variants", "naive,sdpa", "--seq-lens", lengths]
+    command = [*RUN, *FAST, "--variants", "naive,sdpa", "--seq-lens", lengths, "--passes", str(passes)]
     result = subprocess.run(
         [*alone, "sh", "-c", FULL_DISK, "sh", disk, *command],
         env={**os.environ, "DISK": str(disk), "COPY": str(copy), "ATTNBENCH": sys.executable},
@@ -296,8 +300,9 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_a_resume_goes_on(cli: Callab
         assert "No space left on device" in sentence
         assert f"go on with: attnbench run --resume --out {disk}/run" in sentence
     before = (copy / "full.jsonl").read_bytes()
-    assert before.endswith(b"\n")  # no half record
-    assert 2 <= len(before.splitlines()) < 10
+    kept = before if passes == 1 else (copy / "run" / "passes.jsonl").read_bytes()
+    assert kept.endswith(b"\n")  # no half record
+    assert 2 <= len(kept.splitlines()) < 10
     assert cli("run", "--resume", "--out", copy / "run").code == 0
     assert (copy / "run" / "results.jsonl").read_bytes().startswith(before)
     assert list(statuses(copy / "run").values()) == ["ok"] * 10
@@ -312,7 +317,17 @@ def test_where_the_time_went_adds_up_over_a_resume(
     assert sweep("--variants", "naive,sdpa", "--seq-lens", "32,48", "--processes", "1").code == 0
     first = json.loads((out / "run.json").read_text())["spent_s"]
     assert set(first) == {
-        *("total", "planning", "ceilings", "recall", "starting", "checking", "sampling", "weighing", "measured")
+        *(
+            "total",
+            "planning",
+            "ceilings",
+            "recall",
+            "starting",
+            "checking",
+            "sampling",
+            "weighing",
+            "measured",
+        )
     }
     parts = sum(seconds for what, seconds in first.items() if what not in ("total", "measured"))
     assert parts <= first["total"]
