@@ -24,15 +24,17 @@ STEPS = {
 
 
 class Asking:
-    """`spent_s`: seconds by what they went to, which it adds to. `timeout_s`: for one step."""
+    """`spent_s`: seconds by what they went to, which it adds to. `timeout_s`: for one step. `servers`: how many fork
+    servers there are."""
 
-    def __init__(self, outcomes: Outcomes, spent_s: defaultdict[str, float], timeout_s: float) -> None:
-        self.outcomes, self.spent_s, self.timeout_s = outcomes, spent_s, timeout_s
+    def __init__(self, outcomes: Outcomes, spent_s: defaultdict[str, float], timeout_s: float, servers: int) -> None:
+        self.outcomes, self.spent_s, self.timeout_s, self.servers = outcomes, spent_s, timeout_s, servers
 
-    def fresh(self) -> tuple[Child, float]:
-        """A process that has just been started, and the seconds that it took."""
+    def fresh(self, number: int) -> tuple[Child, float]:
+        """A process for a case that had `number` before, from one server after the other; and the seconds that it
+        took."""
         began = time.monotonic()
-        child = Child()
+        child = Child(number % self.servers)
         took_s = time.monotonic() - began
         self.spent_s["starting"] += took_s
         return child, took_s

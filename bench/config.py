@@ -173,11 +173,12 @@ class Config(BaseModel):
     times count among up to 321 cases, 6 among 23, 5 among 6."""
     max_rounds: Size = 100
     processes: Size = 3
-    """How many processes at least, one after the other, take a case's samples on a CPU. Where a process lies in memory
-    is chance that lasts as long as it does and can cost some percent, with an interval as narrow as ever: one process
-    alone would measure its luck. They share the fewest rounds; where more are taken, a process ends when it has had its
-    share of the case's time, and another follows. One process takes all of calls of .15 s or more, whose times it
-    hardly touches; of what compiles, since each would compile anew; and of a batch of unlike requests."""
+    """How many processes at least, one after the other, take a case's samples on a CPU, each from a fork server of its
+    own. Where a process lies in memory is chance that lasts as long as it does, some of it as long as its server, and
+    can cost some percent, with an interval as narrow as ever: one process alone would measure its luck. They share the
+    fewest rounds; where more are taken, a process ends when it has had its share of the case's time, and another
+    follows. One process takes all of calls of .15 s or more, whose times it hardly touches; of what compiles, since
+    each would compile anew; and of a batch of unlike requests."""
     passes: Size = 1
     """How often the run goes through its cases: each time with a share of every case's fewest rounds, by further
     processes, so that a figure is of all that time and not of one moment of it. Records come in the last pass. A group

@@ -1,4 +1,4 @@
-"""Isolated processes: forked from a server that has torch loaded already, so that a fresh one costs milliseconds.
+"""Isolated processes: forked from servers that have torch loaded already, so that a fresh one costs milliseconds.
 
 The main process calls nothing of torch. A child answers requests over a pipe; what it prints comes over another, and if
 it dies, the end of that says why. Children die with the server, and the server with the main process; what a child has
@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-from . import keeper
+from . import fork_servers, keeper
 from .limits import kernel_kills, limit_memory
 
 PRELOAD = "attnbench.bench.preload"
@@ -71,9 +71,9 @@ class Child:
     crosses the pipe. `process` is the keeper of that process: see `keeper`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, server: int = 0) -> None:
+        """`server`: the number of the fork server that it comes from, see fork_servers.py."""
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([PRELOAD])
         self.connection, theirs = context.Pipe()
         printed, out = context.Pipe(duplex=False)
         os.set_blocking(printed.fileno(), False)
@@ -83,7 +83,7 @@ class Child:
         self.kills = kernel_kills()
         self.process: ForkServerProcess = context.Process(target=_serve, args=(theirs, out), daemon=True)
         try:
-            with _uninterrupted(), _no_main_module(), _server_environment():
+            with _uninterrupted(), _no_main_module(), fork_servers.forking(server, [PRELOAD]), _server_environment():
                 self.process.start()
         finally:
             theirs.close()
@@ -172,6 +172,14 @@ class Child:
         return Died(f"{why}; its last words: {tail}" if tail else why)
 
 
+def start_servers(count: int) -> None:
+    """Starts so many fork servers side by side, and waits until each gives a process."""
+    with _no_main_module(), _server_environment():
+        fork_servers.start(count, [PRELOAD])
+    for number in range(count):
+        isolated(ready, server=number)
+
+
 def ready(state: dict[str, Any]) -> bool:
     """An answer to this says that the child has started."""
     return True
@@ -184,9 +192,9 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def isolated(function: Callable[..., Any], *args: Any, timeout_s: float | None = None) -> Any:
-    """Runs one function in a process of its own."""
-    child = Child()
+def isolated(function: Callable[..., Any], *args: Any, timeout_s: float | None = None, server: int = 0) -> Any:
+    """Runs one function in a process of its own, from that fork server."""
+    child = Child(server)
     try:
         return child.call(function, *args, timeout_s=timeout_s)
     finally:

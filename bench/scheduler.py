@@ -71,7 +71,7 @@ class Scheduler:
         self.outcomes = Outcomes(
             config, plan, machine=machine, save=save, done=watcher.done, deadline=deadline, finished=finished
         )
-        self.asking = Asking(self.outcomes, self.spent_s, config.timeout)
+        self.asking = Asking(self.outcomes, self.spent_s, config.timeout, config.processes)
         self.sampling = Sampling(
             config,
             plan,
@@ -179,7 +179,7 @@ class Scheduler:
         """
         case = planned.case
         self.watcher.step(f"checking {case.variant}")
-        child, took_s = self.asking.fresh()
+        child, took_s = self.asking.fresh(0)
         started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         turn = Turn(planned, started_at, child, {}, part=part, wall_s=took_s)
         try:

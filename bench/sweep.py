@@ -21,7 +21,7 @@ from ..results.errors import ResultsError
 from ..results.record import Record
 from ..results.run import Ceilings, Run
 from ..results.store import Folder, ResultsWarning, RunFolder
-from . import environment, gpu, placement, roofline, shared_cache, worker
+from . import environment, gpu, placement, process, roofline, shared_cache, worker
 from .case import Case
 from .config import Config, build, from_dict, validated
 from .counting import Counting
@@ -176,6 +176,9 @@ def _measure(
                 step=watcher.step,
             )
             spent["recall"] += time.monotonic() - start
+            start = time.monotonic()
+            _start_servers(config, plan, records, watcher.step)
+            spent["preloading"] += time.monotonic() - start
             code = f"attnbench {__version__}, commit {environment.git_commit()}"
             kept = Kept(folder, f"{run.machine.fingerprint}, {code}", resumed=finished is not None)
             scheduler = Scheduler(
@@ -218,6 +221,15 @@ def _counting(config: Config, deadline: float, step: Callable[[str], None]) -> C
         shared_cache.is_there(),
         Placement(gather, patience) if moved else None,
     )
+
+
+def _start_servers(config: Config, plan: Plan, records: list[Record], step: Callable[[str], None]) -> None:
+    """Starts the fork servers of cases that several processes measure, so that none of these waits for it."""
+    finished = {record.case_id for record in records}
+    cases = (planned.case for planned in plan.cases if not planned.reasons)
+    if any(case.device == "cpu" and case.case_id not in finished for case in cases):
+        step("starting fork servers")
+        process.start_servers(config.processes)
 
 
 def _alone(plan: Plan, path: Path) -> contextlib.AbstractContextManager[None]:

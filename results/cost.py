@@ -30,6 +30,7 @@ PARTS = {
     "pausing": "between timed calls: one untimed, instruments, garbage, until threads sleep, passing turns on",
     "placing": "bringing the cores together, and turns taken while they lay apart",
     "left_out": "turns that do not count, as others used the shared cache beside them",
+    "preloading": "starting the fork servers that processes come from: they import torch",
     "planning": "planning: finding variants, capturing input",
     "ceilings": "measuring the machine's ceilings",
     "rest": "all else",
