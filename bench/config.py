@@ -27,6 +27,8 @@ from .model_shapes import model_shape
 PRESETS = ("quick", "standard", "long", "fidelity")
 DEFAULT_PRESET = "quick"
 
+MOST_SERVERS = 8
+"""Fork servers, each of which has imported torch."""
 Size = Annotated[int, Field(ge=1, strict=True)]
 
 
@@ -173,16 +175,17 @@ class Config(BaseModel):
     times count among up to 321 cases, 6 among 23, 5 among 6."""
     max_rounds: Size = 100
     processes: Size = 3
-    """How many processes at least, one after the other, take a case's samples on a CPU, each from a fork server of its
-    own. Where a process lies in memory is chance that lasts as long as it does, some of it as long as its server, and
+    """How many processes at least, one after the other, take a case's samples on a CPU, from several fork servers in
+    turn. Where a process lies in memory is chance that lasts as long as it does, some of it as long as its server, and
     can cost some percent, with an interval as narrow as ever: one process alone would measure its luck. They share the
     fewest rounds; where more are taken, a process ends when it has had its share of the case's time, and another
-    follows. One process takes all of calls of .15 s or more, whose times it hardly touches; of what compiles, since
-    each would compile anew; and of a batch of unlike requests."""
+    follows. One process takes all of calls of .15 s or more in a pass, whose times it hardly touches; all of what
+    compiles, since each would compile anew; and all of a batch of unlike requests."""
     passes: Size = 1
     """How often the run goes through its cases: each time with a share of every case's fewest rounds, by further
-    processes, so that a figure is of all that time and not of one moment of it. Records come in the last pass. A group
-    of which one compiles, runs on a GPU, or is a batch of unlike requests is measured in one pass."""
+    processes, so that a figure is of all that time and not of one moment of it. Records come in the last pass. What
+    compiles, and a batch of unlike requests, keep their process between passes, as far as there is memory; a group for
+    which there is none, or on a GPU, is measured in one pass and says so."""
     patience: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the run's time, taken for 50 s longer than it is, that may go to like conditions on a CPU; 0: every turn
     counts. Where inputs and outputs are more than a core's own caches hold, and others use the cache that cores share,
@@ -211,6 +214,11 @@ class Config(BaseModel):
                 "time_budget and passes"
             )
         return self
+
+    @property
+    def servers(self) -> int:
+        """How many fork servers the processes of a case come from, one after the other."""
+        return min(max(self.processes, self.passes), self.min_rounds, MOST_SERVERS)
 
     @property
     def named(self) -> set[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,18 @@ def is_virtual(root: Path = Path("/")) -> bool | None:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def sources(plugins: Sequence[str]) -> str:
+    """A hash of attnbench's own code and of plugin files, which must not change between passes."""
+    home = Path(__file__).resolve().parent.parent
+    files = [file for folder in ("variants", "bench", "results") for file in sorted((home / folder).rglob("*.py"))]
+    for plugin in map(Path, plugins):
+        files += sorted(plugin.rglob("*.py")) if plugin.is_dir() else [plugin]
+    found = hashlib.sha256()
+    for file in files:
+        found.update(hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()
 
 
 def git_commit() -> str | None:

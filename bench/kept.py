@@ -27,6 +27,7 @@ class KeptCase(BaseModel):
     taken: list[Taken]
     wall_s: float
     sampling_s: float
+    extra_s: float
     processes: int
 
     @classmethod
@@ -39,6 +40,7 @@ class KeptCase(BaseModel):
             taken=turn.taken,
             wall_s=turn.wall_s,
             sampling_s=turn.sampling_s,
+            extra_s=turn.extra_s,
             processes=turn.processes,
         )
 
@@ -53,6 +55,7 @@ class KeptCase(BaseModel):
             taken=list(self.taken),
             wall_s=self.wall_s,
             sampling_s=self.sampling_s,
+            extra_s=self.extra_s,
             interval=median_interval(self.samples),
             processes=self.processes,
             weighed=True,
@@ -64,7 +67,7 @@ class KeptGroup(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    conditions: str
+    conditions: str = ""
     """The machine and the code."""
     group_id: str
     done: int
@@ -77,15 +80,11 @@ class KeptGroup(BaseModel):
 
 
 class Kept:
-    """The groups that wait for their next pass. `conditions`: others than these are not gone on with."""
+    """The groups that wait for their next pass, of a folder. `conditions`: others than these are not gone on with."""
 
-    def __init__(self, folder: RunFolder, conditions: str, *, resumed: bool) -> None:
+    def __init__(self, folder: RunFolder, conditions: str) -> None:
         self.folder, self.conditions = folder, conditions
         self.groups: dict[str, KeptGroup] = {}
-        """Of the run before it was stopped."""
-        if not resumed:
-            self.forget()
-            return
         for line in folder.lines(PASSES):
             try:
                 group = KeptGroup.model_validate_json(line)
@@ -96,7 +95,13 @@ class Kept:
 
     def keep(self, group: KeptGroup) -> None:
         """Raises ResultsError where it cannot be written."""
+        group = group.model_copy(update={"conditions": self.conditions})
         self.folder.append([group], PASSES)
+        self.groups[group.group_id] = group
+
+    def waiting(self, finished: set[str]) -> int:
+        """How many cases wait, those left out that have a record."""
+        return sum(case.case_id not in finished for group in self.groups.values() for case in group.cases)
 
     def forget(self) -> None:
         """All of them, once every case has its record."""

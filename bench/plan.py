@@ -56,10 +56,15 @@ class Plan:
         return source.path if source else None
 
 
-def ask(function: Any, *args: Any, timeout_s: float | None = None) -> Any:
+def ask(function: Any, *args: Any, timeout_s: float | None = None, server: int = 0) -> Any:
     """Runs a function in a process of its own; a wrong request, a crash or a time-out becomes a BenchError."""
     try:
-        return isolated(function, *args, timeout_s=timeout_s)
+        return isolated(function, *args, timeout_s=timeout_s, server=server)
+    except EOFError:
+        raise BenchError(
+            f"fork server {server + 1} ended while it imported torch, probably for want of memory: ask for fewer "
+            "processes, or free some"
+        ) from None
     except Raised as error:
         raise BenchError(error.report) from None
     except Died as error:

@@ -83,7 +83,7 @@ class Child:
         self.kills = kernel_kills()
         self.process: ForkServerProcess = context.Process(target=_serve, args=(theirs, out), daemon=True)
         try:
-            with _uninterrupted(), _no_main_module(), fork_servers.forking(server, [PRELOAD]), _server_environment():
+            with _uninterrupted(), fork_servers.forking(server, [PRELOAD]), _no_main_module(), _server_environment():
                 self.process.start()
         finally:
             theirs.close()
@@ -173,11 +173,9 @@ class Child:
 
 
 def start_servers(count: int) -> None:
-    """Starts so many fork servers side by side, and waits until each gives a process."""
-    with _no_main_module(), _server_environment():
+    """Starts so many fork servers side by side; who asks one for a process waits until it has imported torch."""
+    with _uninterrupted(), fork_servers.starting(), _no_main_module(), _server_environment():
         fork_servers.start(count, [PRELOAD])
-    for number in range(count):
-        isolated(ready, server=number)
 
 
 def ready(state: dict[str, Any]) -> bool:

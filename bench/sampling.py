@@ -97,9 +97,9 @@ class Sampling:
         self.how, self.realised, self.step, self.deadline = how, realised, step, deadline
         self.spent_s = asking.spent_s
 
-    def part(self, turns: list[Turn], seed: str) -> Part:
+    def part(self, turns: list[Turn], seed: str, passes: int) -> Part:
         """Cases that have been set up and are to take turns, in an order that the seed draws."""
-        least, passes = self.config.min_rounds, self.config.passes if all(turn.resumable for turn in turns) else 1
+        least = self.config.min_rounds
         return Part(
             list(turns),
             Rounds(self.counting.looks and any(turn.shares_cache for turn in turns)),
@@ -115,7 +115,8 @@ class Sampling:
         """
         while part.active:
             part.done += 1
-            further = [(turn, turn.wall_s) for turn in part.active if turn.needed or part.done > part.goal]
+            is_extra = part.done > part.goal
+            further = [(turn, turn.wall_s) for turn in part.active if turn.needed or is_extra]
             for turn in list(part.active):
                 if self._is_due(turn, part) and not (self._look_back(turn) and self._go_on(turn)):
                     part.drop(turn)
@@ -126,6 +127,9 @@ class Sampling:
             if not part.active:
                 break
             part.rounds.end()
+            if is_extra:
+                for turn in part.active:
+                    turn.extra_s += turn.taken[-1].took_s
             self.counting.patience.cost_s += sum(turn.wall_s - before_s for turn, before_s in further)
             if part.is_last:
                 if part.done - part.extra >= self.config.min_rounds:
@@ -140,9 +144,9 @@ class Sampling:
         return False
 
     def resume(self, part: Part) -> None:
-        """Fresh processes for another pass."""
+        """Fresh processes for another pass, but for cases that go on in the one that they have."""
         for turn in list(part.turns):
-            if not self._go_on(turn):
+            if turn.resumable and not self._go_on(turn):
                 part.drop(turn)
 
     def _take(self, turn: Turn, rounds: Rounds) -> bool:
@@ -215,7 +219,7 @@ class Sampling:
         assert turn.interval is not None
         if turn.interval.half_width <= self.config.precision and not turn.interrupted:
             return "precision"
-        if turn.sampling_s >= self.config.case_time or time.monotonic() > self.deadline:
+        if turn.sampling_s - turn.extra_s >= self.config.case_time or time.monotonic() > self.deadline:
             return "time"
         return "rounds" if done == self.config.max_rounds else None
 
@@ -237,7 +241,7 @@ class Sampling:
         if part.done - part.extra <= self.config.min_rounds or turn.needed:
             return rounds >= math.ceil((turn.needed or self.config.min_rounds) / self.config.processes)
         share = self.config.case_time / self.config.processes
-        return seconds >= share and self.config.case_time - turn.sampling_s >= share / 2
+        return seconds >= share and self.config.case_time - turn.sampling_s + turn.extra_s >= share / 2
 
     def _look_back(self, turn: Turn) -> bool:
         """Whether the process that a case leaves has not written into its inputs; it is ended."""

@@ -8,20 +8,21 @@ by round. A group that does not fit into memory side by side is measured in part
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import UTC, datetime
+from statistics import median
 from typing import Protocol
 
 from ..results.distributions import Realised
 from ..results.record import Record
 from ..results.run import Ceilings
-from . import worker
+from . import gpu, worker
 from .asking import Asking
 from .case import Case, groups
 from .config import Config
 from .counting import Counting
-from .kept import Kept, KeptCase, KeptGroup
+from .kept import KeptCase, KeptGroup
 from .limits import memory_available
 from .outcomes import Outcomes
 from .plan import Plan, Planned
@@ -33,6 +34,7 @@ HELD_SHARE = 0.5
 """Waiting variants keep the memory that they freed. Together they may hold this share of what was free before them."""
 LITTLE_SHARE = 0.02
 """Where they hold more than this, one that runs out of memory beside them is tried again without them."""
+DONE = object()
 
 
 class Watcher(Protocol):
@@ -56,12 +58,16 @@ class Scheduler:
         save: Callable[[list[Record]], None],
         watcher: Watcher,
         counting: Counting,
-        kept: Kept | None = None,
+        kept: Mapping[str, KeptGroup] | None = None,
+        keep: Callable[[KeptGroup], None] | None = None,
         deadline: float = float("inf"),
         finished: Iterable[Record] = (),
         spent_s: defaultdict[str, float] | None = None,
     ) -> None:
-        self.plan, self.machine, self.kept = plan, machine, kept
+        self.plan, self.machine, self.passes = plan, machine, config.passes
+        self.kept, self.keep = kept or {}, keep
+        self.waiting_bytes: dict[str, int] = {}
+        """Memory of processes that wait for another pass, by group."""
         self.ceilings, self.watcher, self.counting = ceilings, watcher, counting
         self.how = worker.How(list(config.plugins), config.allocator == "keep", config.turn_time)
         # seconds by what they went to: the steps of cases, and `measured`, those inside of timed calls
@@ -71,7 +77,7 @@ class Scheduler:
         self.outcomes = Outcomes(
             config, plan, machine=machine, save=save, done=watcher.done, deadline=deadline, finished=finished
         )
-        self.asking = Asking(self.outcomes, self.spent_s, config.timeout, config.processes)
+        self.asking = Asking(self.outcomes, self.spent_s, config.timeout, config.servers)
         self.sampling = Sampling(
             config,
             plan,
@@ -90,20 +96,21 @@ class Scheduler:
         """Goes through all groups, short lengths first, and again while there are passes left. Every case is saved as
         one record, whatever happens to it."""
         found = (self.outcomes.left(group) for group in groups(planned.case for planned in self.plan.cases))
-        going = [(left, self._group(left)) for left in found if left]
-        while going:
-            again = []
-            for left, group in going:
+        going = deque((left, self._group(left)) for left in found if left)
+        try:
+            while going:
+                left, group = going.popleft()
                 self.watcher.group(left[0].case.setting, len(left))
-                for _ in group:
-                    again.append((left, group))
-                    break
-            going = again
+                if next(group, DONE) is not DONE:
+                    going.append((left, group))
+        finally:
+            for _, group in going:
+                group.close()
 
     # -- one group ----------------------------------------------------------------------------------------------
 
-    def _group(self, group: list[Planned]) -> Iterator[None]:
-        """Measures a group; yields, with none of its processes left, where it goes on in another pass."""
+    def _group(self, group: list[Planned]) -> Generator[None, None, None]:
+        """Measures a group; yields where it goes on in another pass, which few of its processes wait for."""
         able = []
         for planned in group:
             if planned.reasons:
@@ -123,7 +130,7 @@ class Scheduler:
                 turns = [baseline] if baseline else []
                 if before is None:
                     waiting = self._admit(waiting, turns, number)
-                    part = self.sampling.part(turns, self.machine)
+                    part = self.sampling.part(turns, self.machine, self._passes(turns))
                 else:
                     part, waiting = before, []
                     before, turns = None, part.turns
@@ -131,7 +138,7 @@ class Scheduler:
                 while self.sampling.take(part):
                     self._pause(part)
                     if number == 1 and not waiting:
-                        self._keep(part)
+                        self._keep_group(part)
                     yield
                     self.sampling.resume(part)
                 turns = part.turns
@@ -150,6 +157,7 @@ class Scheduler:
         finally:
             for turn in [*turns, *([baseline] if baseline else [])]:
                 turn.end_process()
+            self.waiting_bytes.pop(group[0].case.group_id, None)
 
     def _admit(self, waiting: list[Planned], turns: list[Turn], part: int) -> list[Planned]:
         """Sets up, beside `turns`, as many of those who wait as fit into memory; returns those who must wait on."""
@@ -221,16 +229,32 @@ class Scheduler:
                     continue
                 if is_new:
                     self.outcomes.learn(self._record(turn, None))
-            turn.end_process()
+            if turn.resumable:
+                turn.end_process()
 
-    def _keep(self, part: Part) -> None:
-        """Sees a group to the disk, of which all cases are in one part and wait for another pass."""
-        if self.kept is None or not part.turns:
+    def _passes(self, turns: list[Turn]) -> int:
+        """In how many passes cases are measured that wait side by side: those that no other process can go on with keep
+        theirs, whose memory others then lack."""
+        if self.passes == 1 or not turns:
+            return 1
+        held = sum(turn.held_bytes for turn in turns if not turn.resumable)
+        of_all = held + sum(self.waiting_bytes.values())
+        if any(gpu.is_gpu(turn.case.device) for turn in turns) or of_all > HELD_SHARE * (
+            memory_available() or math.inf
+        ):
+            for turn in turns:
+                turn.at_once = True
+            return 1
+        self.waiting_bytes[turns[0].case.group_id] = held
+        return self.passes
+
+    def _keep_group(self, part: Part) -> None:
+        """Sees a group to the disk, of which all cases are in one part and other processes go on with them."""
+        if self.keep is None or not part.turns or not all(turn.resumable for turn in part.turns):
             return
         group_id = part.turns[0].case.group_id
-        self.kept.keep(
+        self.keep(
             KeptGroup(
-                conditions=self.kept.conditions,
                 group_id=group_id,
                 done=part.done,
                 extra=part.extra,
@@ -243,17 +267,19 @@ class Scheduler:
 
     def _kept(self, group: list[Planned]) -> Part | None:
         """A group that waits for another pass, as it was before the run was stopped; None where it begins."""
-        kept = self.kept.groups.get(group[0].case.group_id) if self.kept is not None and group else None
+        kept = self.kept.get(group[0].case.group_id) if group else None
         planned = {each.case.case_id: each for each in group}
         if kept is None or not planned.keys() <= {each.case_id for each in kept.cases}:
             return None
         turns = [each.turn(planned[each.case_id]) for each in kept.cases if each.case_id in planned]
-        part = self.sampling.part(turns, f"{self.machine}{kept.passed}")
+        part = self.sampling.part(turns, f"{self.machine}{kept.passed}", self.passes)
         part.done, part.extra, part.passed = kept.done, kept.extra, kept.passed
         part.rounds.evictions = list(kept.evictions)
         self.realised[kept.group_id] = kept.realised
         for turn in turns:
             self.outcomes.learn(self._record(turn, None))
+            if self.counting.placement is not None and turn.handovers:
+                self.counting.placement.knows(turn.case.threads, median(turn.handovers))
         return part
 
     def _weigh(self, turn: Turn) -> bool:

@@ -26,7 +26,7 @@ from .case import Case
 from .config import Config, build, from_dict, validated
 from .counting import Counting
 from .errors import BenchError, ConfigError
-from .kept import Kept
+from .kept import Kept, KeptGroup
 from .patience import Patience
 from .placement import Placement
 from .plan import Plan, Source, ask, make_plan
@@ -53,9 +53,11 @@ class Done:
 class Interrupted(Exception):
     """Ctrl-C: what was done is kept."""
 
-    def __init__(self, folder: Path, done: int, cases: int) -> None:
+    def __init__(self, folder: Path, done: int, cases: int, waiting: int) -> None:
+        further = f", and {waiting} in the middle of their passes" if waiting else ""
         super().__init__(
-            f"stopped: {done} of {cases} cases are kept in {folder}; go on with: attnbench run --resume --out {folder}"
+            f"stopped: {done} of {cases} cases are kept in {folder}{further}; go on with: attnbench run --resume --out "
+            f"{folder}"
         )
 
 
@@ -106,9 +108,10 @@ def execute(config: Config, out: str | Path | None, *, command: str, watching: W
         )
         folder = RunFolder.create(path, run)
         with letting_go(folder):
+            Kept(folder, "").forget()  # of another run, whose records were removed
             folder.write_cards(cards)
             plan = replace(plan, sources={name: _settle(source, path) for name, source in plan.sources.items()})
-    return _measure(config, plan, folder, run, None, began, deadline, watching)
+    return _measure(config, plan, folder, run, [], began, deadline, watching)
 
 
 def resume(out: str | Path, *, watching: Watching) -> Done:
@@ -137,16 +140,13 @@ def _measure(
     plan: Plan,
     folder: RunFolder,
     run: Run,
-    finished: list[Record] | None,
+    finished: list[Record],
     began: float,
     deadline: float,
     watching: Watching,
 ) -> Done:
-    """Ceilings, recall, then every case without a record; run.json is signed off at the end.
-
-    finished: the records of a run that goes on; None of one that begins.
-    """
-    records = list(finished or [])
+    """Ceilings, recall, then every case without a record; run.json is signed off at the end."""
+    records = list(finished)
     spent = defaultdict(float, run.spent_s)
     spent["planning"] += time.monotonic() - began
 
@@ -158,6 +158,11 @@ def _measure(
         spent["total"] = run.spent_s.get("total", 0.0) + time.monotonic() - began
         return run.model_copy(update={"spent_s": {what: round(s, 3) for what, s in spent.items()}, "finished_at": end})
 
+    def keep(group: KeptGroup) -> None:
+        kept.keep(group)
+        folder.write_run(accounted(None))  # what is left out of it later is then counted in it
+
+    kept = Kept(folder, f"{run.machine.fingerprint}, {environment.sources(config.plugins)}")
     with watching.measuring(plan, len(records)) as watcher, room(), contextlib.ExitStack() as held:
         try:
             held.enter_context(_alone(plan, folder.path))
@@ -179,8 +184,6 @@ def _measure(
             start = time.monotonic()
             _start_servers(config, plan, records, watcher.step)
             spent["preloading"] += time.monotonic() - start
-            code = f"attnbench {__version__}, commit {environment.git_commit()}"
-            kept = Kept(folder, f"{run.machine.fingerprint}, {code}", resumed=finished is not None)
             scheduler = Scheduler(
                 config,
                 plan,
@@ -189,7 +192,8 @@ def _measure(
                 save=save,
                 watcher=watcher,
                 counting=_counting(config, deadline, watcher.step),
-                kept=kept,
+                kept=kept.groups,
+                keep=keep,
                 deadline=deadline,
                 finished=records,
                 spent_s=spent,
@@ -200,7 +204,8 @@ def _measure(
         except KeyboardInterrupt:
             with contextlib.suppress(ResultsError):
                 folder.write_run(accounted(None))
-            raise Interrupted(folder.path, len(records), len(plan.cases)) from None
+            waiting = kept.waiting({record.case_id for record in records})
+            raise Interrupted(folder.path, len(records), len(plan.cases), waiting) from None
         finally:
             folder.close()
     return Done(folder.path, records, run.notes)
@@ -226,10 +231,12 @@ def _counting(config: Config, deadline: float, step: Callable[[str], None]) -> C
 def _start_servers(config: Config, plan: Plan, records: list[Record], step: Callable[[str], None]) -> None:
     """Starts the fork servers of cases that several processes measure, so that none of these waits for it."""
     finished = {record.case_id for record in records}
-    cases = (planned.case for planned in plan.cases if not planned.reasons)
-    if any(case.device == "cpu" and case.case_id not in finished for case in cases):
-        step("starting fork servers")
-        process.start_servers(config.processes)
+    cases = [planned.case for planned in plan.cases if not planned.reasons and planned.case.case_id not in finished]
+    if any(case.device == "cpu" and not case.compiled and not case.requests for case in cases):
+        step(f"starting {config.servers} fork servers")
+        process.start_servers(config.servers)
+        for server in range(config.servers):
+            ask(process.ready, server=server)
 
 
 def _alone(plan: Plan, path: Path) -> contextlib.AbstractContextManager[None]:

@@ -57,6 +57,8 @@ class Turn:
     wall_s: float = 0.0
     """All time that its process worked on it."""
     sampling_s: float = 0.0
+    extra_s: float = 0.0
+    """Of it, for rounds beyond the goals of passes, which cost patience and none of its own time."""
     interval: Interval | None = None
     stopped_by: str | None = None
     needed: int = 0
@@ -71,6 +73,8 @@ class Turn:
     """That were started so far."""
     before: tuple[int, float] = (0, 0.0)
     """Rounds and seconds of sampling that those before this one took."""
+    at_once: bool = False
+    """It is measured in one pass, where several were asked for."""
     weighed: bool = False
     """Its memory and operations are known."""
     recorded: bool = False
@@ -148,6 +152,7 @@ class Turn:
             taken=[],
             evictions=[],
             sampling_s=0.0,
+            extra_s=0.0,
             interval=None,
             stopped_by=None,
             needed=0,
@@ -195,6 +200,10 @@ def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings, shortest_s: f
     if turn.part > 1:
         beside = f"beside {baseline.case.variant} alone" if baseline is not None else "without a baseline"
         notes.append(f"measured in part {turn.part} of its group, {beside}: all of it did not fit into memory")
+    if turn.at_once:
+        notes.append(
+            "measured in one pass: on a GPU, or with processes that would have held too much memory between several"
+        )
     if baseline is not None:
         ratio = paired_ratio(turn.samples, baseline.samples)
         found |= {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,15 +34,17 @@ def test_processes_of_one_server_lie_alike_and_those_of_another_do_not() -> None
     assert first[0] != other[0]
     assert first[1] != other[1] or "PYTHONHASHSEED" in os.environ
     assert first[2]
+    assert first[2] != other[2] or Path("/proc/sys/kernel/randomize_va_space").read_text().strip() == "0"
     assert (first[3], other[3]) == ("1", "1")
 
 
 @linux
 def test_several_threads_get_processes_of_the_server_that_they_ask_for() -> None:
-    numbers = [0, 1, 1, 0, 1, 0, 0, 1]
+    numbers, main = [0, 1, 1, 0, 1, 0, 0, 1], sys.modules["__main__"]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda number: isolated(lies, server=number)[0], numbers))
     assert len(set(zip(numbers, found, strict=True))) == 2
+    assert sys.modules["__main__"] is main
 
 
 @linux

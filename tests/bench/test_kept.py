@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,6 @@ from attnbench.results.statistics import paired_ratio
 from .conftest import read_records
 
 TWO = ("--variants", "sdpa,naive,raises", "--seq-lens", "64,128", "--passes", "2", "--processes", "1")
-PLUGIN = Path(__file__).parent / "planted.py"
 
 
 @pytest.fixture
@@ -38,9 +38,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 @pytest.fixture
 def stopped(sweep: Callable[..., Any], asked: Counter[str], tmp_path: Path) -> Path:
     """A run in whose second pass one length was finished and one was not."""
-    answer = sweep("--plugin", PLUGIN, *TWO)
+    plugin = shutil.copy(Path(__file__).parent / "planted.py", tmp_path)
+    answer = sweep("--plugin", plugin, *TWO)
     assert answer.code == 130
     assert "stopped: 4 of 6 cases are kept" in answer.err
+    assert "and 2 in the middle of their passes; go on with" in answer.err
     asked.clear()
     return tmp_path / "run"
 
@@ -108,8 +110,26 @@ def test_one_that_ended_in_a_later_pass_is_left_out(
     assert read_records(stopped)[-1]["samples_s"][:4] in [case["samples"] for case in second["cases"]]
 
 
-def test_nothing_is_kept_of_a_run_of_one_pass(sweep: Callable[..., Any], tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "passes.jsonl").write_text("of another run\n")
-    assert sweep("--variants", "sdpa", "--seq-lens", "64").code == 0
-    assert not (tmp_path / "run" / "passes.jsonl").exists()
+def test_what_was_spent_before_counts_in_what_is_left_out_after(stopped: Path) -> None:
+    """A run that is killed has its times as of what was kept last."""
+    spent = json.loads((stopped / "run.json").read_text())["spent_s"]
+    taken = [each for group in lines(stopped) for case in group["cases"] for each in case["taken"]]
+    assert spent["measured"] > sum(each["timed_s"] for each in taken) > 0
+
+
+def test_a_plugin_that_changed_begins_anew(stopped: Path, cli: Callable[..., Any], asked: Counter[str]) -> None:
+    plugin = stopped.parent / "planted.py"
+    plugin.write_text(plugin.read_text() + "\n# changed\n")
+    asked["set_up_again"] = 9
+    assert cli("run", "--resume", "--out", stopped).code == 0
+    assert asked["set_up"] == 2
+
+
+def test_nothing_is_kept_of_a_run_of_one_pass(
+    stopped: Path, sweep: Callable[..., Any], asked: Counter[str], tmp_path: Path
+) -> None:
+    for file in ("run.json", "results.jsonl"):
+        (stopped / file).unlink()
+    asked["set_up_again"] = 9
+    assert sweep("--variants", "sdpa", "--seq-lens", "64", "--out", stopped).code == 0
+    assert not (stopped / "passes.jsonl").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -89,10 +90,19 @@ def test_a_case_that_ends_in_a_later_pass_has_one_record_and_the_rest_goes_on(
     assert found["linear_elu"]["baseline"] == "sdpa"
 
 
-def test_what_cannot_go_on_in_another_process_is_measured_in_one_pass(sweep: Callable[..., Any], steps: Steps) -> None:
-    (record,) = sweep("--variants", "sdpa", "--batch-spec", "2q8_1q1s9", "--passes", "2").records
-    assert (record["status"], record["processes"]) == ("ok", 1)
+@pytest.mark.parametrize("share", [0.5, -1.0])
+def test_what_cannot_go_on_in_another_process_keeps_its_own_where_there_is_memory(
+    sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, steps: Steps, share: float
+) -> None:
+    monkeypatch.setattr(scheduler, "HELD_SHARE", share)
+    records = sweep("--variants", "sdpa", "--batch-spec", "2q8_1q1s9,1q16", "--passes", "2").records
+    assert [(r["status"], r["processes"], len(r["samples_s"]) >= 8) for r in records] == [("ok", 1, True)] * 2
     assert "set_up_again" not in {step for *_, step in steps}
+    turned = [length for _, length, step in steps if step == "sample"]
+    times = sum(before != after for before, after in itertools.pairwise(turned))
+    assert times == (3 if share > 0 else 1)
+    for record in records:
+        assert any("measured in one pass" in reason for reason in record["reasons"]) is (share < 0)
 
 
 def test_a_length_that_would_run_out_is_skipped_before_shorter_ones_have_records(
@@ -112,6 +122,8 @@ def test_parts_of_a_group_go_through_the_passes_one_after_the_other(
 ) -> None:
     monkeypatch.setattr(scheduler, "HELD_SHARE", -1.0)
     records = by_variant(sweep("--variants", "linear_elu,naive,sdpa", "--seq-lens", "64", "--passes", "2").records)
+    again = Counter(variant for variant, _, step in steps if step == "set_up_again")
+    assert min(again[variant] for variant in records) >= 2
     assert {record["status"] for record in records.values()} == {"ok"}
     assert {record["baseline"] for record in records.values()} == {"naive"}
     assert {name: "part" in " ".join(record["reasons"]) for name, record in records.items()} == {

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from attnbench.bench import rounds, turn, worker
+from attnbench.bench import rounds, sampling, turn, worker
 from attnbench.bench.counting import Counting
 from attnbench.bench.patience import HEAD_START_S, Patience
 from attnbench.bench.rounds import EVERY_S, Rounds
@@ -164,6 +164,32 @@ def test_rounds_beside_others_are_made_up_for_by_further_ones_of_further_process
     assert spent["left_out"] > spent["measured"] / 2
     assert 0 < spent["measured"] <= spent["sampling"]
     assert sum(seconds for what, seconds in spent.items() if what not in ("total", "measured")) <= spent["total"]
+
+
+def test_each_pass_takes_further_rounds_beside_others_and_no_case_s_own_time_for_them(
+    told: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four rounds beside others are all that the first pass of two needs: it takes four more, and the second its own.
+    Of the twelve, the first four are left out."""
+    seen: dict[str, Turn] = {}
+    stop = sampling.Sampling._stop
+
+    def stopping(self: sampling.Sampling, turn: Turn, done: int) -> str | None:
+        assert turn.extra_s == pytest.approx(sum(taken.took_s for taken in turn.taken[4:8]))
+        assert len(turn.samples) == done + 4 == 12
+        seen[turn.case.variant] = turn
+        return stop(self, turn, done)
+
+    monkeypatch.setattr(sampling.Sampling, "_stop", stopping)
+    patience = Patience(0.9)
+    evictions = chain(repeat(OTHERS, 4), repeat(ALONE))
+    records, spent = told(evictions, patience, "min_rounds = 8\nmax_rounds = 8\nprocesses = 2\npasses = 2")
+    assert set(seen) == {"sdpa", "naive"}
+    for record in records:
+        assert (record["status"], record["eviction"], about_others(record)) == ("ok", ALONE, [])
+        assert (len(record["samples_s"]), record["processes"]) == (8, 2)
+    assert patience.cost_s >= sum(turn.extra_s for turn in seen.values()) > 0
+    assert spent["left_out"] > 0
 
 
 def test_who_never_stops_costs_what_was_allowed_and_is_told_of(told: Sweep) -> None:
