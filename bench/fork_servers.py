@@ -13,7 +13,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 
 _servers: dict[int, forkserver.ForkServer] = {}
 _one_at_a_time = threading.Lock()
@@ -27,6 +27,7 @@ def starting() -> Iterator[None]:
     print at which import it was interrupted. Here it comes at the end.
     """
     with _one_at_a_time:
+        resource_tracker.ensure_running()  # multiprocessing starts it before a server, and lets Ctrl-C through after
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             yield

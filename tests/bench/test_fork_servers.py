@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -65,3 +69,45 @@ def test_each_of_a_case_s_processes_comes_from_another(
     of_sdpa, of_naive = ([server for name, server in came if name == variant] for variant in ("sdpa", "naive"))
     assert of_sdpa == of_naive
     assert len(set(of_sdpa)) == 3
+
+
+INTERRUPTED = """
+import signal
+from attnbench.bench.process import isolated, ready, start_servers
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored outside
+try:
+    start_servers(2)
+    isolated(ready, server=1)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+def servers_of(session: int) -> int:
+    """How many fork servers there are of a session."""
+    found = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            its = folder.joinpath("stat").read_text(errors="replace").rpartition(")")[2].split()[3]
+            found += int(its) == session and b"multiprocessing.forkserver" in folder.joinpath("cmdline").read_bytes()
+    return found
+
+
+@linux
+def test_ctrl_c_prints_nothing_of_what_servers_import_meanwhile() -> None:
+    """A terminal sends it to all of its processes."""
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    ) as process:
+        patience = time.monotonic() + 60
+        while servers_of(process.pid) < 2:
+            assert time.monotonic() < patience
+            time.sleep(0.01)
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (out, err) == ("stopped\n", "")
