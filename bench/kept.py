@@ -5,6 +5,8 @@ A line for each pass of a group, of which the last one counts. They are gone onc
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from ..results.distributions import Realised
@@ -12,6 +14,7 @@ from ..results.errors import ResultsError
 from ..results.statistics import median_interval
 from ..results.store import PASSES, RunFolder
 from .plan import Planned
+from .sampling import Part
 from .turn import Taken, Turn
 
 
@@ -27,7 +30,6 @@ class KeptCase(BaseModel):
     taken: list[Taken]
     wall_s: float
     sampling_s: float
-    extra_s: float
     processes: int
 
     @classmethod
@@ -40,7 +42,6 @@ class KeptCase(BaseModel):
             taken=turn.taken,
             wall_s=turn.wall_s,
             sampling_s=turn.sampling_s,
-            extra_s=turn.extra_s,
             processes=turn.processes,
         )
 
@@ -55,7 +56,6 @@ class KeptCase(BaseModel):
             taken=list(self.taken),
             wall_s=self.wall_s,
             sampling_s=self.sampling_s,
-            extra_s=self.extra_s,
             interval=median_interval(self.samples),
             processes=self.processes,
             weighed=True,
@@ -77,6 +77,30 @@ class KeptGroup(BaseModel):
     evictions: list[float]
     realised: Realised | None
     cases: list[KeptCase]
+
+    @classmethod
+    def of(cls, part: Part, realised: Realised | None) -> KeptGroup:
+        """Of a group that is all in one part."""
+        return cls(
+            group_id=part.turns[0].case.group_id,
+            done=part.done,
+            extra=part.extra,
+            passed=part.passed,
+            evictions=part.rounds.evictions,
+            realised=realised,
+            cases=[KeptCase.of(turn) for turn in part.turns],
+        )
+
+    def turns(self, group: Iterable[Planned]) -> list[Turn] | None:
+        """The cases of a group, before another process goes on with each; None where it has one that is not kept."""
+        planned = {each.case.case_id: each for each in group}
+        kept = [each.turn(planned[each.case_id]) for each in self.cases if each.case_id in planned]
+        return kept if len(kept) == len(planned) else None
+
+    def onto(self, part: Part) -> None:
+        """Sets a part of these cases to where it was."""
+        part.done, part.extra, part.passed = self.done, self.extra, self.passed
+        part.rounds.evictions = list(self.evictions)
 
 
 class Kept:
@@ -103,10 +127,11 @@ class Kept:
         """How many cases wait, those left out that have a record."""
         return sum(case.case_id not in finished for group in self.groups.values() for case in group.cases)
 
-    def forget(self) -> None:
-        """All of them, once every case has its record."""
-        path = self.folder.path / PASSES
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise ResultsError(f"cannot remove {path}: {error.strerror}; remove it yourself") from None
+
+def forget(folder: RunFolder) -> None:
+    """Nothing waits any more. Raises ResultsError."""
+    path = folder.path / PASSES
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ResultsError(f"cannot remove {path}: {error.strerror}; remove it yourself") from None

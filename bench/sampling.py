@@ -127,9 +127,9 @@ class Sampling:
             if not part.active:
                 break
             part.rounds.end()
-            if is_extra:
+            if not is_extra:
                 for turn in part.active:
-                    turn.extra_s += turn.taken[-1].took_s
+                    turn.sampling_s += turn.taken[-1].took_s
             self.counting.patience.cost_s += sum(turn.wall_s - before_s for turn, before_s in further)
             if part.is_last:
                 if part.done - part.extra >= self.config.min_rounds:
@@ -174,7 +174,6 @@ class Sampling:
         taken = Taken(turn.processes, took_s, seconds * turn.fields["calls_per_sample"], handover_s)
         turn.samples.append(seconds)
         turn.taken.append(taken)
-        turn.sampling_s += took_s
         self.spent_s["measured"] += taken.timed_s
         return True
 
@@ -219,7 +218,7 @@ class Sampling:
         assert turn.interval is not None
         if turn.interval.half_width <= self.config.precision and not turn.interrupted:
             return "precision"
-        if turn.sampling_s - turn.extra_s >= self.config.case_time or time.monotonic() > self.deadline:
+        if turn.sampling_s >= self.config.case_time or time.monotonic() > self.deadline:
             return "time"
         return "rounds" if done == self.config.max_rounds else None
 
@@ -241,7 +240,7 @@ class Sampling:
         if part.done - part.extra <= self.config.min_rounds or turn.needed:
             return rounds >= math.ceil((turn.needed or self.config.min_rounds) / self.config.processes)
         share = self.config.case_time / self.config.processes
-        return seconds >= share and self.config.case_time - turn.sampling_s + turn.extra_s >= share / 2
+        return seconds >= share and self.config.case_time - turn.sampling_s >= share / 2
 
     def _look_back(self, turn: Turn) -> bool:
         """Whether the process that a case leaves has not written into its inputs; it is ended."""

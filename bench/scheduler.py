@@ -22,7 +22,7 @@ from .asking import Asking
 from .case import Case, groups
 from .config import Config
 from .counting import Counting
-from .kept import KeptCase, KeptGroup
+from .kept import KeptGroup
 from .limits import memory_available
 from .outcomes import Outcomes
 from .plan import Plan, Planned
@@ -252,29 +252,16 @@ class Scheduler:
         """Sees a group to the disk, of which all cases are in one part and other processes go on with them."""
         if self.keep is None or not part.turns or not all(turn.resumable for turn in part.turns):
             return
-        group_id = part.turns[0].case.group_id
-        self.keep(
-            KeptGroup(
-                group_id=group_id,
-                done=part.done,
-                extra=part.extra,
-                passed=part.passed,
-                evictions=part.rounds.evictions,
-                realised=self.realised[group_id],
-                cases=[KeptCase.of(turn) for turn in part.turns],
-            )
-        )
+        self.keep(KeptGroup.of(part, self.realised[part.turns[0].case.group_id]))
 
     def _kept(self, group: list[Planned]) -> Part | None:
         """A group that waits for another pass, as it was before the run was stopped; None where it begins."""
         kept = self.kept.get(group[0].case.group_id) if group else None
-        planned = {each.case.case_id: each for each in group}
-        if kept is None or not planned.keys() <= {each.case_id for each in kept.cases}:
+        turns = kept.turns(group) if kept is not None else None
+        if kept is None or turns is None:
             return None
-        turns = [each.turn(planned[each.case_id]) for each in kept.cases if each.case_id in planned]
         part = self.sampling.part(turns, f"{self.machine}{kept.passed}", self.passes)
-        part.done, part.extra, part.passed = kept.done, kept.extra, kept.passed
-        part.rounds.evictions = list(kept.evictions)
+        kept.onto(part)
         self.realised[kept.group_id] = kept.realised
         for turn in turns:
             self.outcomes.learn(self._record(turn, None))

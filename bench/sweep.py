@@ -26,7 +26,7 @@ from .case import Case
 from .config import Config, build, from_dict, validated
 from .counting import Counting
 from .errors import BenchError, ConfigError
-from .kept import Kept, KeptGroup
+from .kept import Kept, KeptGroup, forget
 from .patience import Patience
 from .placement import Placement
 from .plan import Plan, Source, ask, make_plan
@@ -108,7 +108,7 @@ def execute(config: Config, out: str | Path | None, *, command: str, watching: W
         )
         folder = RunFolder.create(path, run)
         with letting_go(folder):
-            Kept(folder, "").forget()  # of another run, whose records were removed
+            forget(folder)  # of another run, whose records were removed
             folder.write_cards(cards)
             plan = replace(plan, sources={name: _settle(source, path) for name, source in plan.sources.items()})
     return _measure(config, plan, folder, run, [], began, deadline, watching)
@@ -200,7 +200,7 @@ def _measure(
             )
             scheduler.run()
             folder.write_run(accounted(now()))
-            kept.forget()
+            forget(folder)
         except KeyboardInterrupt:
             with contextlib.suppress(ResultsError):
                 folder.write_run(accounted(None))

@@ -57,8 +57,7 @@ class Turn:
     wall_s: float = 0.0
     """All time that its process worked on it."""
     sampling_s: float = 0.0
-    extra_s: float = 0.0
-    """Of it, for rounds beyond the goals of passes, which cost patience and none of its own time."""
+    """Of its own time: rounds beyond the goals of passes cost patience instead."""
     interval: Interval | None = None
     stopped_by: str | None = None
     needed: int = 0
@@ -152,7 +151,6 @@ class Turn:
             taken=[],
             evictions=[],
             sampling_s=0.0,
-            extra_s=0.0,
             interval=None,
             stopped_by=None,
             needed=0,

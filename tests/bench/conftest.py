@@ -13,8 +13,10 @@ from click.testing import CliRunner
 
 from attnbench.bench import placement, roofline, rounds, turn
 from attnbench.bench import sweep as sweeping
+from attnbench.bench.asking import Asking
 from attnbench.bench.cli import main
 from attnbench.bench.plan import ask
+from attnbench.bench.turn import Turn
 from attnbench.results.run import Ceilings
 
 FAST = ["--case-time", "0.02s", "--threads", "1", "--heads", "2", "--head-dim", "16"]
@@ -86,3 +88,20 @@ def sweep(cli: Callable[..., Answer], tmp_path: Path) -> Callable[..., Answer]:
         return cli("run", *FAST, "--out", tmp_path / "run", "--json", *args)
 
     return run
+
+
+@pytest.fixture
+def before_asking(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Turn, str, bool], None]], None]:
+    """Has something called before each step that is asked of a case's process: with the case's turn, the name of the
+    step, and whether it may wait for memory."""
+
+    def before(see: Callable[[Turn, str, bool], None]) -> None:
+        ask = Asking.__call__
+
+        def asking(self: Asking, turn: Turn, function: Any, *args: Any, may_wait: bool = False) -> Any:
+            see(turn, function.__name__, may_wait)
+            return ask(self, turn, function, *args, may_wait=may_wait)
+
+        monkeypatch.setattr(Asking, "__call__", asking)
+
+    return before

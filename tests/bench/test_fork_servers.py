@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -13,21 +12,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from attnbench.bench.asking import Asking
 from attnbench.bench.process import isolated
 
+from .test_process_faults import linux, processes
 
-def lies(state: dict[str, Any]) -> tuple[int, int, tuple[str, ...], str | None]:
+
+def parent(pid: int) -> int | None:
+    """None of a process that has just ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def lies(state: dict[str, Any]) -> tuple[int | None, int, tuple[str, ...], str | None]:
     """The fork server, the seed of hashes and the addresses of libraries that a process has."""
     with open("/proc/self/maps") as maps:
         torch = tuple(line.split("-")[0] for line in maps if "libtorch_cpu" in line)
-    keeper = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()
-    return int(keeper[1]), hash("attention"), torch, os.environ.get("PYTHONSAFEPATH")
-
-
-linux = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
+    return parent(os.getppid()), hash("attention"), torch, os.environ.get("PYTHONSAFEPATH")
 
 
 @linux
@@ -53,17 +55,15 @@ def test_several_threads_get_processes_of_the_server_that_they_ask_for() -> None
 
 @linux
 def test_each_of_a_case_s_processes_comes_from_another(
-    sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    sweep: Callable[..., Any], before_asking: Callable[..., None]
 ) -> None:
     came: list[tuple[str, int]] = []
-    ask = Asking.__call__
 
-    def asking(self: Asking, turn: Any, function: Any, *args: Any, may_wait: bool = False) -> Any:
-        if function.__name__ in ("set_up", "set_up_again"):
+    def see(turn: Any, step: str, may_wait: bool) -> None:
+        if step in ("set_up", "set_up_again"):
             came.append((turn.case.variant, turn.child.call(lies)[0]))
-        return ask(self, turn, function, *args, may_wait=may_wait)
 
-    monkeypatch.setattr(Asking, "__call__", asking)
+    before_asking(see)
     records = sweep("--variants", "sdpa,naive", "--seq-lens", "64", "--processes", "3").records
     assert [record["processes"] for record in records] == [3, 3]
     of_sdpa, of_naive = ([server for name, server in came if name == variant] for variant in ("sdpa", "naive"))
@@ -83,16 +83,6 @@ except KeyboardInterrupt:
 """
 
 
-def servers_of(session: int) -> int:
-    """How many fork servers there are of a session."""
-    found = 0
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            its = folder.joinpath("stat").read_text(errors="replace").rpartition(")")[2].split()[3]
-            found += int(its) == session and b"multiprocessing.forkserver" in folder.joinpath("cmdline").read_bytes()
-    return found
-
-
 @linux
 def test_ctrl_c_prints_nothing_of_what_servers_import_meanwhile() -> None:
     """A terminal sends it to all of its processes."""
@@ -104,7 +94,7 @@ def test_ctrl_c_prints_nothing_of_what_servers_import_meanwhile() -> None:
         text=True,
     ) as process:
         patience = time.monotonic() + 60
-        while servers_of(process.pid) < 2:
+        while sum(parent(pid) == process.pid for pid in processes("multiprocessing.forkserver")) < 2:
             assert time.monotonic() < patience
             time.sleep(0.01)
         time.sleep(0.5)

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from attnbench.bench.asking import Asking
 from attnbench.results.statistics import paired_ratio
 
 from .conftest import read_records
@@ -20,18 +19,16 @@ TWO = ("--variants", "sdpa,naive,raises", "--seq-lens", "64,128", "--passes", "2
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+def asked(before_asking: Callable[..., None]) -> Counter[str]:
     """How often each step was asked for; Ctrl-C as the third process goes on with a case."""
     steps: Counter[str] = Counter()
-    ask = Asking.__call__
 
-    def asking(self: Asking, turn: Any, function: Any, *args: Any, may_wait: bool = False) -> Any:
-        steps[function.__name__] += 1
+    def count(turn: Any, step: str, may_wait: bool) -> None:
+        steps[step] += 1
         if steps["set_up_again"] == 3:
             raise KeyboardInterrupt
-        return ask(self, turn, function, *args, may_wait=may_wait)
 
-    monkeypatch.setattr(Asking, "__call__", asking)
+    before_asking(count)
     return steps
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from attnbench.bench import scheduler
-from attnbench.bench.asking import Asking
 
 from .test_faults import PLUGIN, by_variant
 
@@ -33,18 +32,16 @@ def test_a_group_that_does_not_fit_is_measured_in_parts_beside_one_baseline(
 
 
 def test_what_runs_out_of_memory_beside_others_is_tried_again_without_them(
-    sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, before_asking: Callable[..., None]
 ) -> None:
     monkeypatch.setattr(scheduler, "LITTLE_SHARE", -1.0)
     tries = []
-    ask = Asking.__call__
 
-    def counting(self: Asking, turn: Any, function: Any, *args: Any, may_wait: bool = False) -> Any:
-        if turn.case.variant == "eats_memory" and function.__name__ == "set_up":
+    def count(turn: Any, step: str, may_wait: bool) -> None:
+        if turn.case.variant == "eats_memory" and step == "set_up":
             tries.append(may_wait)
-        return ask(self, turn, function, *args, may_wait=may_wait)
 
-    monkeypatch.setattr(Asking, "__call__", counting)
+    before_asking(count)
     answer = sweep("--plugin", PLUGIN, "--variants", "naive,eats_memory,ignores_q_and_k", "--seq-lens", "64")
     records = by_variant(answer.records)
     assert tries == [True, False]

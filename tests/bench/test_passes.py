@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from attnbench.bench import scheduler, worker
-from attnbench.bench.asking import Asking
+from attnbench.bench import scheduler
 from attnbench.bench.config import build
 from attnbench.bench.errors import ConfigError
 from attnbench.bench.estimate import Series
@@ -23,16 +22,10 @@ Steps = list[tuple[str, int, str]]
 
 
 @pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
+def steps(before_asking: Callable[..., None]) -> Steps:
     """What was asked of the process of a case: variant, length, step."""
     asked: Steps = []
-    ask = Asking.__call__
-
-    def asking(self: Asking, turn: Any, function: Any, *args: Any, may_wait: bool = False) -> Any:
-        asked.append((turn.case.variant, turn.case.n_k, function.__name__))
-        return ask(self, turn, function, *args, may_wait=may_wait)
-
-    monkeypatch.setattr(Asking, "__call__", asking)
+    before_asking(lambda turn, step, may_wait: asked.append((turn.case.variant, turn.case.n_k, step)))
     return asked
 
 
@@ -68,17 +61,14 @@ def test_what_is_not_precise_enough_goes_on_in_the_last_pass(sweep: Callable[...
 
 
 def test_a_case_that_ends_in_a_later_pass_has_one_record_and_the_rest_goes_on(
-    sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    sweep: Callable[..., Any], before_asking: Callable[..., None]
 ) -> None:
-    ask = Asking.__call__
-
-    def asking(self: Asking, turn: Any, function: Any, *args: Any, may_wait: bool = False) -> Any:
-        if function is worker.set_up_again and turn.case.variant == "naive":
+    def kill(turn: Any, step: str, may_wait: bool) -> None:
+        if step == "set_up_again" and turn.case.variant == "naive":
             turn.child.process.kill()
             turn.child.process.join()
-        return ask(self, turn, function, *args, may_wait=may_wait)
 
-    monkeypatch.setattr(Asking, "__call__", asking)
+    before_asking(kill)
     records = sweep("--variants", "naive,sdpa,linear_elu", "--seq-lens", "64", "--passes", "2").records
     found = by_variant(records)
     assert len(records) == 3
