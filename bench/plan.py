@@ -72,7 +72,10 @@ def ask(function: Any, *args: Any, timeout_s: float | None = None, server: int =
     except OutOfMemory as error:
         raise BenchError(f"memory ran out before anything was measured: {error}") from None
     except TookTooLong:
-        raise BenchError(f"{function.__name__} took longer than {timeout_s:g} s") from None
+        raise BenchError(
+            f"{function.__module__.rpartition('.')[2]}.{function.__name__} took longer than {timeout_s:g} s: see what "
+            "else keeps this machine busy, and try again"
+        ) from None
 
 
 def make_plan(config: Config, capture_folder: Path, files: Mapping[str, str] | None = None) -> Plan:

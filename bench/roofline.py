@@ -12,7 +12,10 @@ from . import gpu
 if TYPE_CHECKING:
     import torch
 
-MATMUL_SIZES = (1024, 2048)
+MATMUL_SIZES = (256, 1024, 2048)
+LONGEST_PRODUCT_S = 1.0
+"""A size that would take longer, at the rate of those before it, is not tried: some CPUs have no instructions for a
+dtype, and take twenty seconds for a product of 2048. A smaller one shows so low a rate as well."""
 COPY_BYTES = 256 << 20
 """Larger than the caches: a copy has to go through main memory."""
 MEASURE_S = 0.3
@@ -28,6 +31,8 @@ def measure(state: dict[str, Any], device: str, dtype: str, threads: int) -> Cei
     gpu.use(device)
     rate = 0.0
     for size in MATMUL_SIZES:
+        if rate and 2 * size**3 / rate > LONGEST_PRODUCT_S:
+            break
         a = torch.randn(size, size).to(device, getattr(torch, dtype))
         rate = max(rate, 2 * size**3 / _best(_product(a), device))
     source = torch.ones(COPY_BYTES // 4, device=device)

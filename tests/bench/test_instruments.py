@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -220,3 +222,18 @@ def test_measured_ceilings_are_above_what_a_plain_loop_reaches() -> None:
     found = roofline.measure({}, "cpu", "float32", 1)
     assert found.matmul_flops_per_s > 1e9
     assert found.copy_bytes_per_s > 1e8
+
+
+@pytest.mark.parametrize(("seconds", "tried"), [(0.02, [256]), (0.002, [256, 1024, 2048])])
+def test_no_product_is_tried_that_would_take_minutes_in_a_dtype_without_instructions(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, tried: list[int]
+) -> None:
+    sizes = []
+
+    def product(a: torch.Tensor) -> Callable[[], None]:
+        sizes.append(len(a))
+        return lambda: time.sleep(seconds)
+
+    monkeypatch.setattr(roofline, "_product", product)
+    roofline.measure({}, "cpu", "bfloat16", 1)
+    assert sizes == tried

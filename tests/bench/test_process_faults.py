@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from attnbench.bench import limits
+from attnbench.bench.errors import BenchError
+from attnbench.bench.plan import ask
 from attnbench.bench.process import TAIL_CHARS, _uninterrupted
 
 from .conftest import read_records
@@ -244,3 +246,12 @@ def test_ctrl_c_waits_until_a_child_has_been_started(heeded: Any) -> None:
         start()
     assert done == [True]
     assert signal.getsignal(signal.SIGINT) is heeded
+
+
+def hang(state: dict[str, Any]) -> None:
+    time.sleep(600)
+
+
+def test_a_helper_that_hangs_before_the_first_case_ends_in_a_sentence() -> None:
+    with pytest.raises(BenchError, match=r"^test_process_faults\.hang took longer than 0\.5 s: see what else"):
+        ask(hang, timeout_s=0.5)
