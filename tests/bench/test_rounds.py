@@ -137,6 +137,7 @@ def told(sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: P
                 super().end()
 
         monkeypatch.setattr(rounds, "EVERY_S", 0.0)
+        monkeypatch.setattr("attnbench.bench.turn.LONG_S", math.inf)  # on a slow machine too, several processes
         monkeypatch.setattr("attnbench.bench.sampling.Rounds", Told)
         monkeypatch.setattr("attnbench.bench.sweep._counting", lambda *args: Counting(patience, looks, None))
         file = tmp_path / "config.toml"
