@@ -1,4 +1,4 @@
-"""What instruments read right after a turn."""
+"""What a turn tells besides its figure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Beside:
-    """None for what was not read."""
+    """None for what instruments did not read right after it."""
 
+    timed_s: float = 0.0
+    """Seconds inside of its timed calls: those that were interrupted too, of which the median takes no notice."""
     handover_s: float | None = None
     """See handover.py."""
     eviction: float | None = None

@@ -171,7 +171,7 @@ class Sampling:
             self.counting.patience.cost_s += took_s
             self.spent_s["sampling"] -= took_s
             self.spent_s["placing"] += took_s
-        taken = Taken(turn.processes, took_s, seconds * turn.fields["calls_per_sample"], handover_s)
+        taken = Taken(turn.processes, took_s, beside.timed_s, handover_s)
         turn.samples.append(seconds)
         turn.taken.append(taken)
         self.spent_s["measured"] += taken.timed_s

@@ -64,6 +64,8 @@ class Stopwatch:
         self.device = device
         self.parts = self.calls_per_part = 1
         self.call_s = 0.0
+        self.timed_s = 0.0
+        """Of the latest turn: inside of its timed calls, interrupted ones too."""
         self.handover = Handover(threads) if threads > 1 and not self.cuda else None
         self.handover_s: float | None = None
         """After the latest turn, where threads share the work."""
@@ -110,11 +112,12 @@ class Stopwatch:
         try:
             if self.call_s < SHORT_S and self.parts < MANY_PARTS:
                 self.call()
-            seconds = median(self._timed(self.calls_per_part) for _ in range(self.parts))
+            parts = [self._timed(self.calls_per_part) for _ in range(self.parts)]
+            self.timed_s = sum(parts) * self.calls_per_part
             if self.handover is not None:
                 self.handover_s = self.handover.read()
             self.eviction = self._read_eviction() if cache else None
-            return seconds
+            return median(parts)
         finally:
             gc.enable()
             if not self.cuda:

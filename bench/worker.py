@@ -197,7 +197,7 @@ def rest(state: State) -> None:
 def sample(state: State, cache: bool = False) -> tuple[float, Beside]:
     """One turn: seconds a call; and what instruments read right after it: the one of the shared cache where asked."""
     stopwatch = state["stopwatch"]
-    return float(stopwatch.sample(cache)), Beside(stopwatch.handover_s, stopwatch.eviction)
+    return float(stopwatch.sample(cache)), Beside(stopwatch.timed_s, stopwatch.handover_s, stopwatch.eviction)
 
 
 def handover(state: State) -> float:
