@@ -32,6 +32,7 @@ def check(
     """
     own = qkv[0].dtype
     wide = case.dtype in NARROW and "float32" in attn.supports.dtypes
+    wanted: dict[str, Tensor] = {}
     for dtype in (torch.float32, own) if wide else (own,):
         tried = form if dtype == own else attn
         decoder = Decoder(tried) if case.mode == "decode" else None
@@ -47,6 +48,7 @@ def check(
             seed=case.seed,
             extras={name: tensor.to(dtype) for name, tensor in extras.items()},
             fast=decoder or fast,
+            wanted=wanted,
         )
         if not verdict.correct:
             break

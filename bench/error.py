@@ -97,12 +97,14 @@ def check(
     seed: int,
     extras: Mapping[str, Tensor] | None = None,
     fast: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+    wanted: dict[str, Tensor] | None = None,
 ) -> tuple[Check, Tensor]:
     """Holds the fast form to the definition; returns the verdict and the fast form's output in the checked rows.
 
     The fast form is the variant called on q, k, v and extras; or `fast`, which takes these by name, gives the output of
     the `rows` alone, (B, H, len(rows), Dv), and may raise NotDueError. With `train`, the gradients of q, k, v and every
-    extra are held to the definition's too.
+    extra are held to the definition's too. `wanted` keeps what the definition gives in float64 for another check of
+    the same numbers in another dtype: an empty dict is filled, a full one taken.
     """
     extras = dict(extras or {})
     inputs = {"q": q, "k": k, "v": v, **extras}
@@ -142,7 +144,9 @@ def check(
                 found[f"d{name}"] = torch.zeros_like(leaf) if gradient is None else gradient
         return found
 
-    wanted = attend(before, torch.float64)
+    wanted = {} if wanted is None else wanted
+    if not wanted:
+        wanted.update(attend(before, torch.float64))
     nan = float("nan")
     try:
         got = attend(inputs, None)

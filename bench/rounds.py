@@ -27,6 +27,8 @@ class Rounds:
         self._readings: list[float] = []
         """In the present round."""
         self._read_at = float("-inf")
+        self.others = False
+        """Whether they used it when it was last read."""
 
     @property
     def is_due(self) -> bool:
@@ -37,6 +39,7 @@ class Rounds:
         """Takes down what was read right after a turn."""
         self._read_at = self.clock()
         self._readings.append(eviction)
+        self.others = eviction >= EVICTION
 
     def end(self) -> None:
         """Ends a round. For one in which nothing was read, what was read last holds."""

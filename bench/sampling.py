@@ -153,7 +153,7 @@ class Sampling:
         """One turn. False where its process did not come through, and its case is saved."""
         for left in reversed(range(RETAKES + 1)):
             before = turn.wall_s
-            answer = self.asking(turn, worker.sample, rounds.is_due)
+            answer = self.asking(turn, worker.sample, rounds.is_due, rounds.others)
             if answer is None:
                 return False
             (seconds, beside), took_s = answer, turn.wall_s - before

@@ -105,8 +105,9 @@ class Stopwatch:
         """Timed calls of a turn."""
         return self.parts * self.calls_per_part
 
-    def sample(self, cache: bool = False) -> float:
-        """One turn: seconds a call. `cache`: read what others do to the shared cache right after it."""
+    def sample(self, cache: bool = False, others: bool = False) -> float:
+        """One turn: seconds a call. `cache`: read what others do to the shared cache right after it; `others`: they
+        did when it was last read."""
         gc.collect()
         gc.disable()
         try:
@@ -116,7 +117,7 @@ class Stopwatch:
             self.timed_s = sum(parts) * self.calls_per_part
             if self.handover is not None:
                 self.handover_s = self.handover.read()
-            self.eviction = self._read_eviction() if cache else None
+            self.eviction = self._read_eviction(others) if cache else None
             return median(parts)
         finally:
             gc.enable()
@@ -131,9 +132,9 @@ class Stopwatch:
         finally:
             settle()
 
-    def _read_eviction(self) -> float:
+    def _read_eviction(self, others: bool) -> float:
         self.shared_cache = self.shared_cache or SharedCache()
-        return self.shared_cache.read()
+        return self.shared_cache.read(expected=others)
 
     def _timed(self, calls: int) -> float:
         if self.cuda:

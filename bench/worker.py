@@ -194,10 +194,10 @@ def rest(state: State) -> None:
         gpu.memory(state["case"].device)
 
 
-def sample(state: State, cache: bool = False) -> tuple[float, Beside]:
-    """One turn: seconds a call; and what instruments read right after it: the one of the shared cache where asked."""
+def sample(state: State, cache: bool = False, others: bool = False) -> tuple[float, Beside]:
+    """One turn: seconds a call; and what else it tells: of the shared cache where asked, `others` as last read."""
     stopwatch = state["stopwatch"]
-    return float(stopwatch.sample(cache)), Beside(stopwatch.timed_s, stopwatch.handover_s, stopwatch.eviction)
+    return float(stopwatch.sample(cache, others)), Beside(stopwatch.timed_s, stopwatch.handover_s, stopwatch.eviction)
 
 
 def handover(state: State) -> float:

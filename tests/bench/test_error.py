@@ -74,6 +74,19 @@ def test_the_definition_is_evaluated_in_the_dtype_only_where_the_floor_is_passed
     assert found.allowed == pytest.approx(floor if evaluated == 1 else floor + 100 * floor / 16, rel=0.05)
 
 
+@pytest.mark.parametrize("train", [False, True])
+def test_what_is_checked_in_two_dtypes_is_evaluated_once_in_float64(train: bool) -> None:
+    q, k, v = qkv(dtype=torch.bfloat16)
+    rows, attn, wanted = torch.arange(3, 30), Counted(asked=([],)), dict[str, torch.Tensor]()
+    for dtype in (torch.float32, torch.bfloat16):
+        given = [x.to(dtype) for x in (q, k, v)]
+        apart = check(Naive(), *given, causal=True, train=train, rows=rows, seed=0)[0]
+        shared = check(Naive(), *given, causal=True, train=train, rows=rows, seed=0, wanted=wanted)[0]
+        check(attn, *given, causal=True, train=train, rows=rows, seed=0, wanted=wanted)
+        assert (shared.error, shared.of, shared.allowed) == (apart.error, apart.of, apart.allowed)
+    assert torch.float64 not in attn.asked[0]
+
+
 def test_the_definition_itself_passes() -> None:
     for train in (False, True):
         found = verdict(Naive(), train=train)

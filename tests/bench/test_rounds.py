@@ -45,8 +45,11 @@ def test_it_is_read_now_and_then() -> None:
     assert taken.is_due
     taken.read(ALONE)
     assert not taken.is_due
+    assert not taken.others
     now[0] += EVERY_S
     assert taken.is_due
+    taken.read(OTHERS)
+    assert taken.others
 
 
 def test_a_round_is_the_median_of_what_was_read_in_it_or_as_the_one_before() -> None:

@@ -48,10 +48,18 @@ def test_a_reading_is_the_later_passes_over_the_quickest_at_once(
     assert len(later) in (1, 1 + FURTHER)
 
 
+def test_others_who_are_expected_need_one_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = SharedCache()
+    readings = iter([1.5, 1.4, 1.0, 1.5, 1.4, 1.6])
+    monkeypatch.setattr(cache, "_one", lambda: next(readings))
+    assert [cache.read(), cache.read(expected=True), cache.read(expected=True)] == [1.4, 1.5, 1.4]
+    assert list(readings) == [1.6]
+
+
 def test_it_is_read_after_a_turn_where_asked_for_and_not_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     watch = timing.Stopwatch(lambda: calls.append("call"), "cpu")
-    monkeypatch.setattr(SharedCache, "read", lambda self: calls.append("read") or 1.5)  # type: ignore[func-returns-value]
+    monkeypatch.setattr(SharedCache, "read", lambda self, expected: calls.append("read") or 1.5)  # type: ignore[func-returns-value]
     watch.sample()
     assert (set(calls), watch.eviction, watch.shared_cache) == ({"call"}, None, None)
     watch.sample(cache=True)
