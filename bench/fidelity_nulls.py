@@ -101,13 +101,14 @@ def _compare(chosen: Tensor, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, s
     exact = p @ v
     window = nearest(count, i, j, causal=causal)
     oracle = highest(count, p)
-    errors = []
+    masses, errors = [(p * chosen).sum()], []
     for mask in (window, oracle):
         some = p * mask
+        mass = some.sum(dim=-1, keepdim=True)
         # a row that keeps nothing gives zeros
-        out = (some / some.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny)) @ v
+        out = (some @ v) / mass.clamp(min=torch.finfo(p.dtype).tiny)
+        masses.append(mass.sum())
         errors.append((out - exact).square().sum())
-    masses = [(p * mask).sum() for mask in (chosen, window, oracle)]
     return torch.stack([count.sum().double(), *masses, *errors, exact.square().sum()])
 
 
