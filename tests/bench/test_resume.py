@@ -313,7 +313,7 @@ def test_where_the_time_went_adds_up_over_a_resume(
     sweep: Callable[..., Any], cli: Callable[..., Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    # in one process, whose calls a sample are those of all samples
+    # in one process, whose calls a turn are those of all turns
     assert sweep("--variants", "naive,sdpa", "--seq-lens", "32,48", "--processes", "1").code == 0
     first = json.loads((out / "run.json").read_text())["spent_s"]
     assert set(first) == {
@@ -333,8 +333,8 @@ def test_where_the_time_went_adds_up_over_a_resume(
     parts = sum(seconds for what, seconds in first.items() if what not in ("total", "measured"))
     assert parts <= first["total"]
     assert 0 < first["measured"] < first["sampling"]
-    measured = sum(sum(r["samples_s"]) * r["calls_per_sample"] for r in read_records(out))
-    assert first["measured"] == pytest.approx(measured, abs=2e-3)
+    # a sample is the median of a turn's parts, and at least half of these took as long
+    assert first["measured"] >= sum(sum(r["samples_s"]) * r["calls_per_sample"] for r in read_records(out)) / 2
     drop(out, lambda record: record["n_k"] == 32)
     assert cli("run", "--resume", "--out", out).code == 0
     second = json.loads((out / "run.json").read_text())["spent_s"]
