@@ -159,3 +159,16 @@ def test_flex_one_compilation_serves_all_lengths_of_more_than_a_block() -> None:
     with torch._dynamo.config.patch(error_on_recompile=True):
         for n, causal in ((131, True), (257, False), (1000, True), (1000, False)):
             check_forward(attn, Shape(n, n, causal, "float32", head_dim=64, value_dim=64))
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize(("n_q", "n_k"), [(1, 24), (64, 24)])
+def test_flex_is_right_where_vectors_of_eight_leave_half_a_tile_of_keys(n_q: int, n_k: int) -> None:
+    """For AVX2 on any machine. torch 2.13 by itself is wrong here."""
+    import torch._inductor.config
+
+    torch.compiler.reset()
+    with torch._inductor.config.patch({"cpp.simdlen": 256}):
+        check_forward(attnbench.get("flex"), Shape(n_q, n_k, False, "float32", head_dim=16, value_dim=16))
+    torch.compiler.reset()

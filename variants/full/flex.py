@@ -25,6 +25,9 @@ from .naive import SoftmaxAttention
 BLOCK = 128
 """Queries and keys of a block of the block mask: torch's own default."""
 
+SOUND_HEAD_DIM = 24
+"""What q and k are filled up to, with zeros, where torch's kernel for CPUs miscomputes head dimensions of 8 and 16."""
+
 COMPILATIONS = 256
 """Most compilations in one process. torch's limit of 8 is met by eight pairs of head dimension and dtype."""
 
@@ -89,9 +92,25 @@ def run(
         q, k, v = q.detach(), k.detach(), v.detach()
     if q.dtype == torch.float64:
         raise VariantError(f"{attn.name}: runs in {', '.join(attn.supports.dtypes)}, not float64")
+    if _tail_is_miscomputed(q, k):
+        q, k = (F.pad(x, (0, SOUND_HEAD_DIM - x.shape[3])) for x in (q, k))
     with torch._dynamo.config.patch(recompile_limit=COMPILATIONS):
         out: Tensor = compiled(dynamic)(q, k, v, block_mask=mask(), scale=scale, enable_gqa=q.shape[1] != k.shape[1])
     return out
+
+
+def _tail_is_miscomputed(q: Tensor, k: Tensor) -> bool:
+    """Whether torch's kernel would write past its scores, over the next row's or its own sums.
+
+    torch 2.13 multiplies q and k in tiles of 16 keys. Compiled for vectors of 8 floats (AVX2), a last tile of 8 keys is
+    computed and stored as if it were whole, where the head dimension is 8 or 16: for those it transposes k first
+    (torch/_inductor/codegen/cpp_micro_gemm.py, CppMicroGemmFP32Vec: `tail_n` with 24 * BLOCK_M > K).
+    """
+    if q.device.type != "cpu" or q.shape[3] not in (8, 16) or k.shape[2] % 16 != 8:
+        return False
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+    return pick_vec_isa().nelements() == 8
 
 
 def run_varlen(
