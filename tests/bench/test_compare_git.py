@@ -115,9 +115,7 @@ def findings(answer: Result, *verdicts: str) -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 def test_a_planted_slow_down_is_found_and_a_change_of_comments_is_not(compared: Any) -> None:
-    # other tests run beside this one, so it asks for a quarter, of three times the time; how often code is told from
-    # itself at 3 % is for `attnbench doctor`, on a machine that does nothing else
-    options = ["--variants", "naive", *SMALL, "--rounds", "24", "--threshold", "25%", "--json"]
+    options = ["--variants", "naive", *SMALL, "--rounds", "24", "--json"]
     slow = compared("base", "slow", *options, pairs=3)
     assert slow.exit_code == 1, slow.stderr
     assert ("slower", "time") in findings(slow)
