@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 import importlib
 import json
 import math
@@ -51,9 +52,9 @@ def set_up(state: Request, request: Request) -> Answer:
 
     importlib.import_module(f"{OURS}.bench.first_calls").make()  # on one thread, before threads can make them
     api = importlib.import_module(f"{THEIRS}.variants.api")
-    case_module, inputs, error, memory, timing, untouched = (
+    case_module, cores, inputs, error, memory, timing, untouched = (
         importlib.import_module(f"{OURS}.bench.{name}")
-        for name in ("case", "inputs", "error", "memory", "timing", "untouched")
+        for name in ("case", "cores", "inputs", "error", "memory", "timing", "untouched")
     )
     case = case_module.Case(**request["case"])
     attn = api.get(request["spec"])
@@ -61,6 +62,7 @@ def set_up(state: Request, request: Request) -> Answer:
     if reasons := attn.reasons_against(SimpleNamespace(**case.identity())):
         return {"status": "unsupported", "reasons": reasons, "fields": about}
     if case.device == "cpu":
+        cores.keep_to(request["cores"])
         torch.set_num_threads(case.threads)
         if request["keep"]:
             memory.keep_heap()
@@ -78,6 +80,8 @@ def set_up(state: Request, request: Request) -> Answer:
     call = make_call(attn, case, q, k, v, extras)
     state["untouched"] = untouched.Untouched(lambda: {"q": q, "k": k, "v": v, **extras})
     memory.trim_heap()  # what the check has used is not what a call needs
+    gc.collect()
+    gc.freeze()  # else each turn's collection would walk through torch's own objects, for ten times the turn
     state["stopwatch"] = timing.Stopwatch(call, case.device)
     state["stopwatch"].warm_up()
     keeps = attn.supports.decode and case.causal and case.mode == "forward" and case.n_q == case.n_k

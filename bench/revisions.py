@@ -20,7 +20,7 @@ from typing import Any
 from ..results.conditions import Side
 from ..results.record import Record
 from ..variants.registry import parse_spec
-from . import environment
+from . import cores, environment
 from .case import Case
 from .config import Config, build
 from .errors import BenchError, ConfigError
@@ -145,7 +145,7 @@ def _measure_case(
     found = [Measured() for _ in homes]
     lasted: list[int] = []
     order = random.Random(case.case_id)
-    for pair in range(PAIRS):
+    for pair, both_on in enumerate(cores.draw(case.threads, PAIRS, order)):
         with contextlib.ExitStack() as stack:
             started = {  # which of them starts first is chance too
                 side: stack.enter_context(contextlib.closing(_peer(homes[side], config)))
@@ -153,7 +153,7 @@ def _measure_case(
             }
             peers = [started[side] for side in (0, 1)]
             for peer, one in zip(peers, found, strict=True):
-                _set_up(peer, one, case, config)
+                _set_up(peer, one, case, config, both_on)
             if all(one.status == "ok" for one in found):
                 wanted = None if rounds is None else -(-rounds // PAIRS)
                 lasted.append(_rounds(peers, found, order, 2 * config.case_time / PAIRS, wanted))
@@ -165,8 +165,9 @@ def _measure_case(
     return [(one, lasted) for one in found]
 
 
-def _set_up(peer: Peer, found: Measured, case: Case, config: Config) -> None:
-    answer = _ask(peer, found, "set_up", spec=case.spec, case=case.identity(), keep=config.allocator == "keep")
+def _set_up(peer: Peer, found: Measured, case: Case, config: Config, on: list[int]) -> None:
+    keep = config.allocator == "keep"
+    answer = _ask(peer, found, "set_up", spec=case.spec, case=case.identity(), keep=keep, cores=on)
     if answer is not None:
         found.status, found.reasons = answer["status"], answer["reasons"]
         found.fields |= answer["fields"]

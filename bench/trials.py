@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..results.trial import Trial
-from . import counters
+from . import cores, counters
 from .case import Case
 from .errors import BenchError
 from .process import Child, Died, OutOfMemory, Raised, TookTooLong, ready
@@ -68,8 +68,8 @@ class Work:
 # -- in a process of its own ------------------------------------------------------------------------------------
 
 
-def set_up(state: dict[str, Any], work: Work) -> float:
-    """Draws the inputs and warms up; returns the seconds of one unit."""
+def set_up(state: dict[str, Any], work: Work, on: list[int]) -> float:
+    """Draws the inputs and warms up, on some cores or on any; returns the seconds of one unit."""
     import torch
 
     from ..variants.api import get
@@ -77,6 +77,7 @@ def set_up(state: dict[str, Any], work: Work) -> float:
     from .calls import make_call
     from .timing import Stopwatch
 
+    cores.keep_to(on)
     torch.set_num_threads(work.threads)
     memory.keep_heap()
     torch.manual_seed(work.seed)
@@ -111,7 +112,7 @@ class Asked:
 def sized(dtype: str, threads: int, seed: int) -> Work:
     """The work that lasts as long as a part of a turn. Raises BenchError where it cannot be done."""
     with closing(Child()) as child:
-        unit_s = _ask(child, set_up, Work(dtype, threads, seed, UNITS))
+        unit_s = _ask(child, set_up, Work(dtype, threads, seed, UNITS), [])
     return Work(dtype, threads, seed, UNITS * max(1, round(LEAST_S / (unit_s * UNITS))))
 
 
@@ -123,14 +124,14 @@ def compared(asked: Asked, planted: float, order: random.Random) -> Trial:
     first, began = counters.read(), time.monotonic()
     rounds: list[tuple[float, ...]] = []
     lasted = []
-    for pair in range(PAIRS):
+    for pair, both_on in enumerate(cores.draw(base.threads, PAIRS, order)):
         with ExitStack() as stack:
             children = {}
             for side in order.sample((0, 1), 2):  # which of them starts first is chance too
                 children[side] = stack.enter_context(closing(Child()))
                 _ask(children[side], ready)
             for side, work in enumerate((base, head)):
-                _ask(children[side], set_up, work)
+                _ask(children[side], set_up, work, both_on)
             # what starting took comes out of the time for rounds
             until = began + asked.pair_time_s * (pair + 1) / PAIRS
             turns = [functools.partial(_ask, children[side], sample) for side in (0, 1)]

@@ -16,7 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from attnbench.bench import revisions, worktrees
+from attnbench.bench import cores, revisions, worktrees
 from attnbench.bench.cli import Sentences
 from attnbench.bench.cli_compare import compare as command
 from attnbench.bench.peers import Peer, PeerFailed
@@ -122,6 +122,24 @@ def test_a_planted_slow_down_is_found_and_a_change_of_comments_is_not(compared: 
     silent = compared("base", "comments", *options, pairs=3)
     assert silent.exit_code == 0, silent.stdout
     assert findings(silent, "worse", "better") == []
+
+
+@pytest.mark.skipif(len(cores.usable()) < 2, reason="there is one core, or the system does not say")
+def test_both_revisions_are_measured_on_one_core_of_each_pair(compared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[tuple[int, ...]] = []
+    ask = Peer.ask
+
+    def seen(peer: Peer, what: str, **arguments: Any) -> dict[str, Any]:
+        answer = ask(peer, what, **arguments)
+        if what == "set_up":
+            places.append(tuple(os.sched_getaffinity(peer.process.pid)))
+        return answer
+
+    monkeypatch.setattr(Peer, "ask", seen)
+    compared("base", "comments", "--variants", "naive", *SMALL, "--rounds", "10", pairs=2)
+    first, second = places[:2], places[2:]
+    assert first[0] == first[1] != second[0] == second[1]
+    assert {len(place) for place in places} == {1}
 
 
 def test_a_revision_that_needs_more_memory_is_found_to_the_byte(compared: Any) -> None:
