@@ -232,6 +232,7 @@ def _no_main_module() -> Iterator[None]:
 SERVER_ENVIRONMENT = {
     "KINETO_LOG_LEVEL": "99",  # the profiler prints a line at each start and stop
     "TORCHINDUCTOR_COMPILE_THREADS": "1",  # a pool of compilers would outlive the worker that is killed
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking whether there is a GPU would else keep what is forked later off it
     "PYTHONSAFEPATH": "1",  # a copy.py in the user's folder is not the standard library's
 }
 

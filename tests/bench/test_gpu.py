@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from attnbench.bench.counting import Counting
 from attnbench.bench.errors import BenchError
 from attnbench.bench.patience import Patience
 from attnbench.bench.plan import Plan, Planned
+from attnbench.bench.process import Child
 from attnbench.bench.progress import Quiet
 from attnbench.results.record import Record
 from attnbench.results.run import Ceilings
@@ -195,3 +197,9 @@ def test_a_group_that_does_not_fit_on_the_gpu_is_measured_in_parts(monkeypatch: 
     ).run()
     assert [record.status for record in saved] == ["ok"] * 4
     assert max(beside) == 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
+def test_a_worker_forked_after_the_imports_may_use_the_gpu() -> None:
+    with contextlib.closing(Child()) as child:
+        assert child.call(gpu.names, ["cuda"])["cuda"]
