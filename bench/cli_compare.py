@@ -28,7 +28,7 @@ GIT_OPTIONS = {
     "head_dim": ("N", "With --git: head dimension."),
     "timeout": ("TIME", "With --git: for any one step of a case."),
     "allocator": ("keep|system", "With --git: as in run."),
-    "case_time": ("TIME", "With --git: for the samples of one case in each revision; 2s by default."),
+    "case_time": ("TIME", "With --git: for the samples of one case in each revision; 6s by default."),
     "rounds": ("N", "With --git: rounds of each case, in place of --case-time."),
 }
 
@@ -71,7 +71,8 @@ def compare(
     A time is called only where the effect reaches the threshold and the samples differ by a Mann–Whitney test that is
     corrected for the number of comparisons; `perhaps` is what that correction took away. Two runs did not take turns:
     where all of HEAD was slower or faster, that is said, and taken off only with --relative. With --git, both
-    revisions are checked out and measured in turns, so that whatever slows the machine slows both.
+    revisions are checked out and measured in turns, so that whatever slows the machine slows both, in several pairs of
+    processes, whose ratios a t-test compares with 1.
     """
     from ..results import compare as comparing
 

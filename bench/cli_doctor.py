@@ -114,7 +114,7 @@ def _tell(found: Diagnosis) -> None:
     )
     click.echo(
         f"\nComparisons of {request.pair_time_s:g} s: {request.dtype}, {_count(request.threads, 'thread')}, "
-        f"{result.rounds:g} rounds in three pairs of processes"
+        f"{result.rounds:g} rounds in {result.pairs} pairs of processes"
     )
     click.echo(f"noise: {result.noise:.1%} from round to round, {result.processes:.1%} from pair to pair of processes")
     for share, ratio in result.planted.items():
@@ -183,6 +183,7 @@ def _plain(found: Diagnosis) -> dict[str, Any]:
         "threads": found.request.threads,
         "pair_time_s": found.request.pair_time_s,
         "comparisons": len(found.trials),
+        "pairs_of_processes": result.pairs,
         "rounds": result.rounds,
         "noise": result.noise,
         "noise_of_processes": result.processes,

@@ -20,6 +20,7 @@ from .errors import BenchError, ConfigError
 from .plan import ask
 from .sign import Sign
 from .trials import Asked, Work, compared, sized
+from .turns import PAIRS
 
 CEILING_DTYPES = ("float32", "bfloat16")
 CEILING_TIMEOUT_S = 120.0
@@ -28,7 +29,7 @@ IDLE_S = 1.0
 CACHE_READINGS, CACHE_PAUSE_S = 40, 0.045
 """Two seconds of them: what others do to the shared cache comes and goes."""
 LEAST_PAIR_TIME_S = 0.5
-ALIKE = ("dtype", "threads", "seed", "asked_s", "machine")
+ALIKE = ("dtype", "threads", "seed", "asked_s", "pairs", "machine")
 """What comparisons of one file must have in common to be judged together."""
 
 
@@ -127,7 +128,7 @@ def _evictions() -> list[float]:
 def _kept(request: Request, machine: str) -> list[Trial]:
     """What its file holds already. Raises BenchError where that was made otherwise than is asked for now."""
     trials = [] if request.out is None else load_trials(request.out)
-    asked = {"asked_s": request.pair_time_s, "machine": machine}
+    asked = {"asked_s": request.pair_time_s, "pairs": PAIRS, "machine": machine}
     for name in ALIKE:
         wanted = asked.get(name, getattr(request, name, None))
         if other := [trial for trial in trials if getattr(trial, name) != wanted]:

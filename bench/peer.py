@@ -82,7 +82,7 @@ def set_up(state: Request, request: Request) -> Answer:
     memory.trim_heap()  # what the check has used is not what a call needs
     gc.collect()
     gc.freeze()  # else each turn's collection would walk through torch's own objects, for ten times the turn
-    state["stopwatch"] = timing.Stopwatch(call, case.device)
+    state["stopwatch"] = timing.Stopwatch(call, case.device, turn_s=request["turn_s"])
     state["stopwatch"].warm_up()
     keeps = attn.supports.decode and case.causal and case.mode == "forward" and case.n_q == case.n_k
     state["prefill"] = functools.partial(attn.prefill, q, k, v, **extras) if keeps else None

@@ -1,7 +1,7 @@
 """Two revisions of the variants, measured in turns: each checked out into a worktree, each in a process of its own.
 
 The code that is measured comes from the revisions, the code that measures from here. Every case is measured by several
-pairs of processes, one after the other, and a change must show in each pair.
+pairs of processes, one after the other, and pairs are what the test of a change counts.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from .limits import memory_available
 from .output import whole_number
 from .peers import Peer, PeerFailed
 from .plan import expand
-from .turns import MIN_ROUNDS, PAIRS, take_turns
+from .turns import PAIRS, TURN_S, take_turns
 from .worktrees import checked_out, commit_of, dirty, ended_by_signals
 
-CASE_TIME_S = 2.0
+CASE_TIME_S = 6.0
+"""Of one revision, shared by its processes: their medians spread by 1 to 2 % on a noisy machine."""
 MEMORY_SHARE = 0.45
 """Of the memory that is free: two processes live side by side."""
 NUMBERS = ("seq_lens", "threads", "batch", "heads", "kv_heads", "head_dim")
@@ -95,8 +96,8 @@ def _settings(options: Mapping[str, Any]) -> tuple[Config, int | None]:
             typed[name] = values if name in LISTS else values[0]
     if rounds is not None:
         rounds = whole_number("rounds", str(rounds))
-        if rounds < MIN_ROUNDS:
-            raise ConfigError(f"rounds = {rounds}: fewer than {MIN_ROUNDS} have no spread worth the name")
+        if rounds < PAIRS:
+            raise ConfigError(f"rounds = {rounds}: {PAIRS} pairs of processes share them, so give {PAIRS} at least")
     config = build(options={"case_time": CASE_TIME_S, **typed})
     for sweep in config.sweep:
         if other := [mode for mode in sweep.modes if mode not in MODES]:
@@ -167,7 +168,7 @@ def _measure_case(
 
 def _set_up(peer: Peer, found: Measured, case: Case, config: Config, on: list[int]) -> None:
     keep = config.allocator == "keep"
-    answer = _ask(peer, found, "set_up", spec=case.spec, case=case.identity(), keep=keep, cores=on)
+    answer = _ask(peer, found, "set_up", spec=case.spec, case=case.identity(), keep=keep, cores=on, turn_s=TURN_S)
     if answer is not None:
         found.status, found.reasons = answer["status"], answer["reasons"]
         found.fields |= answer["fields"]

@@ -21,7 +21,7 @@ from . import cores, counters
 from .case import Case
 from .errors import BenchError
 from .process import Child, Died, OutOfMemory, Raised, TookTooLong, ready
-from .turns import PAIRS, take_turns
+from .turns import PAIRS, TURN_S, take_turns
 
 UNITS = 100
 """What is timed is a multiple of so many calls of the attention: a planted percent is one of them."""
@@ -29,7 +29,8 @@ LEAST_S = 0.0025
 """What is timed lasts about as long at least, as a part of a turn does (`timing.PART_S`)."""
 SEQ_LEN, HEADS, HEAD_DIM = 64, 1, 64
 """Small, so that so many calls take milliseconds; inputs and scores stay in the nearest caches."""
-VARIANT = "naive"
+VARIANT = "sdpa"
+"""One operation, so that UNITS calls are short where starting an operation takes long too."""
 TIMEOUT_S = 60.0
 
 
@@ -75,26 +76,25 @@ def set_up(state: dict[str, Any], work: Work, on: list[int]) -> float:
     from ..variants.api import get
     from . import inputs, memory
     from .calls import make_call
-    from .timing import Stopwatch
+    from .timing import AGAIN_S, Stopwatch
 
     cores.keep_to(on)
     torch.set_num_threads(work.threads)
     memory.keep_heap()
     torch.manual_seed(work.seed)
     unit = make_call(get(VARIANT), work.case, *inputs.draw(work.case, None), {})
-
-    def call() -> None:
-        for _ in range(work.units):
-            unit()
-
-    state["stopwatch"] = Stopwatch(call, "cpu")
-    state["stopwatch"].warm_up()
-    return float(state["stopwatch"].call_s) / work.units
+    stopwatch = Stopwatch(unit, "cpu")
+    stopwatch.warm_up(least_s=AGAIN_S)
+    # one unit goes first in each turn, untimed, where a call of all units would take as long as the turn
+    stopwatch.calls_per_part = work.units
+    stopwatch.parts = max(1, round(TURN_S / (stopwatch.call_s * work.units)))
+    state.update(stopwatch=stopwatch, work=work)
+    return stopwatch.call_s
 
 
 def sample(state: dict[str, Any]) -> float:
-    """One turn: seconds a call."""
-    return float(state["stopwatch"].sample())
+    """One turn: seconds that all units took."""
+    return float(state["stopwatch"].sample()) * int(state["work"].units)
 
 
 # -- comparisons ------------------------------------------------------------------------------------------------

@@ -6,11 +6,13 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-PAIRS = 3
+PAIRS = 6
 """Pairs of processes for each comparison. Where a process lies in memory is chance that lasts as long as it does, and
-can cost some percent: a change must show in each pair."""
-MIN_ROUNDS, MAX_ROUNDS = 5, 60
+can cost some percent: pairs are what a test of a change counts, and three have too few degrees of freedom for one."""
+MIN_ROUNDS, MAX_ROUNDS = 3, 200
 """Of one pair."""
+TURN_S = 0.005
+"""Of timed calls. What disturbs a machine often lasts for longer, and spoils few of many short rounds."""
 
 
 def take_turns(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -14,12 +15,10 @@ from .statistics import (
     Interval,
     correct,
     least_rank_sum_p,
-    least_signed_rank_p,
-    median_interval,
+    mean_ratio,
     rank_sum_p,
     ratio_of_medians,
     round_ratios,
-    signed_rank_p,
 )
 
 SIZE_SHARE, SIZE_BYTES = 0.01, 4096
@@ -68,8 +67,6 @@ class Evidence:
     """Of the test that they differ, not corrected."""
     least_p: float
     """The smallest that it could be for so many samples."""
-    processes: tuple[float, ...] = ()
-    """The ratio in each pair of processes, where both took turns."""
 
     def called(self, threshold: float, p: float) -> tuple[Verdict, str]:
         """The verdict and its word; `p` is corrected for the number of tests."""
@@ -77,27 +74,20 @@ class Evidence:
             return "same", "same"
         slower = self.ratio.value > 1
         word = "slower" if slower else "faster"
-        if p >= ALPHA or not self._in_every_process(threshold):  # it would count, were it the only one that is compared
+        if p >= ALPHA:  # it would count, were it the only one that is compared
             return "perhaps", f"perhaps {word}"
         return ("worse" if slower else "better"), word
 
-    def _in_every_process(self, threshold: float) -> bool:
-        """Whether each pair of processes shows the change, by half the threshold at least, in the same direction.
-
-        What a process got of memory and caches is chance that stays with it, and looks like a change in all its rounds.
-        """
-        enough = 1 + threshold / 2
-        return not self.processes or min(self.processes) >= enough or max(self.processes) <= 1 / enough
-
 
 def in_turns(old: Sequence[float], new: Sequence[float], lasted: Sequence[int]) -> Evidence:
-    """Of two sides that took turns; `lasted` says how many rounds each pair of processes took, in their order."""
-    rounds = round_ratios(new, old)
-    medians, start = [], 0
-    for count in lasted:
-        medians.append(statistics.median(rounds[start : start + count] or [1.0]))
-        start += count
-    return Evidence(median_interval(rounds), signed_rank_p(rounds), least_signed_rank_p(len(rounds)), tuple(medians))
+    """Of two sides that took turns; `lasted` says how many rounds each pair of processes took, in their order.
+
+    What a process got of memory, caches and neighbours is chance that stays with it, and looks like a change in all its
+    rounds. So pairs of processes are what is counted, each by the median over its rounds.
+    """
+    rounds = iter(round_ratios(new, old))
+    ratio, p = mean_ratio([statistics.median(itertools.islice(rounds, count)) for count in lasted])
+    return Evidence(ratio, p, least_p=0.0 if len(lasted) > 1 else 1.0)
 
 
 def _apart(old: Sequence[float], new: Sequence[float], shift: float) -> Evidence:
@@ -114,8 +104,9 @@ def times(
     found = []
     for (b, h), shift in zip(pairs, shifts, strict=True):
         old, new = b.samples_s or [], h.samples_s or []
-        lasted = (h.model_extra or {}).get("rounds_per_process") or [min(len(old), len(new))]
-        found.append(in_turns(old, new, lasted) if paired else _apart(old, new, shift))
+        found.append(
+            in_turns(old, new, (h.model_extra or {})["rounds_per_process"]) if paired else _apart(old, new, shift)
+        )
     corrected = correct([one.p for one in found], [one.least_p for one in found])
     findings = []
     for (b, h), one, p in zip(pairs, found, corrected.p, strict=True):

@@ -84,6 +84,8 @@ class Resolution:
     """The same of the median ratios of pairs of processes."""
     planted: dict[float, Interval]
     """By planted share: median ratio of the comparisons, with its interval. 0 is code against itself."""
+    pairs: int
+    """Of processes, in each comparison."""
     rounds: float
     """Of a comparison, in the median."""
     wall_s: float
@@ -102,7 +104,7 @@ def resolution(trials: Sequence[Trial], seed: int = 0) -> Resolution:
     shares = sorted({trial.planted for trial in trials})
     judged = {share: [_judged(trial) for trial in trials if trial.planted == share] for share in shares}
     pairs = [pair for trial in selves for pair in _pairs(trial)]
-    count = round(median(len(trial.rounds_per_process) for trial in selves))
+    count = round(median(trial.pairs for trial in selves))
     rng = random.Random(seed)
     drawn = [[(rng.choice(pairs), rng.random() < 0.5) for _ in range(count)] for _ in range(JOINED)]
     alone = [_joined(chosen, 0.0) for chosen in drawn]
@@ -131,6 +133,7 @@ def resolution(trials: Sequence[Trial], seed: int = 0) -> Resolution:
         noise=_spread([ratio for trial in selves for ratio in round_ratios(trial.head_s, trial.base_s)]),
         processes=_spread([median(head / base for base, head in pair) for pair in pairs]),
         planted={share: median_interval([one.ratio.value for one in found]) for share, found in judged.items()},
+        pairs=count,
         rounds=median(len(trial.base_s) for trial in trials),
         wall_s=median(trial.wall_s for trial in trials),
     )

@@ -39,6 +39,11 @@ class Trial(BaseModel):
     """Fingerprint, as in a run."""
     started_at: str
 
+    @property
+    def pairs(self) -> int:
+        """Of processes."""
+        return len(self.rounds_per_process)
+
     @model_validator(mode="after")
     def _fits(self) -> Trial:
         if not len(self.base_s) == len(self.head_s) == sum(self.rounds_per_process):

@@ -20,6 +20,7 @@ from attnbench.bench import cores, revisions, worktrees
 from attnbench.bench.cli import Sentences
 from attnbench.bench.cli_compare import compare as command
 from attnbench.bench.peers import Peer, PeerFailed
+from attnbench.bench.turns import PAIRS
 
 ROOT = Path(worktrees.OURS)
 SMALL = ["--heads", "2", "--head-dim", "32", "--threads", "1", "--seq-lens", "256"]
@@ -115,11 +116,11 @@ def findings(answer: Result, *verdicts: str) -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 def test_a_planted_slow_down_is_found_and_a_change_of_comments_is_not(compared: Any) -> None:
-    options = ["--variants", "naive", *SMALL, "--rounds", "24", "--json"]
-    slow = compared("base", "slow", *options, pairs=3)
+    options = ["--variants", "naive", *SMALL, "--rounds", "180", "--json"]
+    slow = compared("base", "slow", *options, pairs=PAIRS)
     assert slow.exit_code == 1, slow.stderr
     assert ("slower", "time") in findings(slow)
-    silent = compared("base", "comments", *options, pairs=3)
+    silent = compared("base", "comments", *options, pairs=PAIRS)
     assert silent.exit_code == 0, silent.stdout
     assert findings(silent, "worse", "better") == []
 
@@ -179,7 +180,7 @@ def test_a_variant_of_one_revision_only_is_said_to_be_so(compared: Any) -> None:
     ("arguments", "words"),
     [
         (["base", "nowhere"], "there is no revision 'nowhere'"),
-        (["base", "slow", "--rounds", "2"], "fewer than 5"),
+        (["base", "slow", "--rounds", "5"], "6 pairs of processes share them"),
         (["base", "slow", "--rounds", "many"], "is not a whole number"),
         (["base", "slow", "--heads", "1,2"], "takes one number"),
         (["base", "slow", "--dtypes", "float31"], "unknown dtype"),
@@ -187,7 +188,7 @@ def test_a_variant_of_one_revision_only_is_said_to_be_so(compared: Any) -> None:
     ],
 )
 def test_a_wrong_request_is_one_sentence_and_exit_status_2(compared: Any, arguments: list[str], words: str) -> None:
-    answer = compared(*arguments, "--variants", "naive")
+    answer = compared(*arguments, "--variants", "naive", pairs=PAIRS)
     assert answer.exit_code == 2
     assert words in answer.stderr
     assert "Traceback" not in answer.stderr

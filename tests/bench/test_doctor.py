@@ -13,6 +13,7 @@ import pytest
 
 from attnbench.bench import doctor, trials
 from attnbench.bench.doctor import Request, examine
+from attnbench.bench.turns import MIN_ROUNDS, PAIRS
 from attnbench.results import resolution as resolving
 from attnbench.results.run import Ceilings
 from attnbench.results.trial import Trial, load_trials
@@ -41,12 +42,12 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     def compared(asked: Any, share: float, order: random.Random) -> Trial:
         planted.append(share)
-        base = [order.gauss(1.0, 0.01) for _ in range(30)]
+        base = [order.gauss(1.0, 0.01) for _ in range(60)]
         return Trial(
             planted=share,
             base_s=base,
             head_s=[order.gauss(1.0, 0.01) * (1 + share) for _ in base],
-            rounds_per_process=[10, 10, 10],
+            rounds_per_process=[10] * PAIRS,
             wall_s=asked.pair_time_s,
             asked_s=asked.pair_time_s,
             dtype=asked.work.dtype,
@@ -74,7 +75,7 @@ def test_a_short_examination_has_all_parts(cli: Callable[..., Any], tmp_path: Pa
     assert {sign["name"] for sign in told["signs"]} > {"CPU governor", "load average", "swap", "hyper-threading"}
     kept = load_trials(out)
     assert sorted(trial.planted for trial in kept) == [0.0, 0.5]
-    assert all(len(trial.rounds_per_process) == 3 and min(trial.rounds_per_process) >= 5 for trial in kept)
+    assert all(trial.pairs == PAIRS and min(trial.rounds_per_process) >= MIN_ROUNDS for trial in kept)
     assert "comparison 2 of 2" in answer.err
 
 
@@ -167,6 +168,10 @@ def test_comparisons_made_otherwise_are_not_mixed(cli: Callable[..., Any], made:
     answer = cli("doctor", "--pairs", "2", "--threads", "2", "--out", out)
     assert answer.code == 2
     assert "holds comparisons with threads 1, and 2 is asked for" in answer.err
+    out.write_text(out.read_text().replace(str([10] * PAIRS).replace(" ", ""), "[20,20,20]"))
+    answer = cli("doctor", "--pairs", "2", "--out", out)
+    assert answer.code == 2
+    assert "holds comparisons with pairs 3, and 6 is asked for" in answer.err
 
 
 def test_a_process_that_fails_is_one_sentence() -> None:

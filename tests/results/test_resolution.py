@@ -14,7 +14,7 @@ from attnbench.results.resolution import Rate, Resolution, resolution
 from attnbench.results.store import ResultsWarning
 from attnbench.results.trial import Trial, load_trials
 
-ROUNDS, PAIRS = 25, 3
+ROUNDS, PAIRS = 25, 6
 Noise = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """BASE's and HEAD's times of the same work, PAIRS · ROUNDS of each."""
 
@@ -153,9 +153,9 @@ def test_the_same_samples_give_the_same_answer() -> None:
 
 
 def test_comparisons_come_back_from_their_file_but_for_torn_lines(tmp_path: Path) -> None:
-    one = made([1.0, 1.1, 1.2], [1.0, 1.2, 1.1])
+    one = made([1.0, 1.1, 1.2] * 2, [1.0, 1.2, 1.1] * 2)
     line = one.model_dump_json()
-    short = line.replace('"rounds_per_process":[1,1,1]', '"rounds_per_process":[1,1]')
+    short = line.replace('"rounds_per_process":[1,1,1,1,1,1]', '"rounds_per_process":[1,1]')
     assert short != line
     file = tmp_path / "trials.jsonl"
     file.write_text(f"{line}\n{line[:50]}\n{short}\n{line}\n")

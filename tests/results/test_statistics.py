@@ -20,13 +20,12 @@ from attnbench.results.statistics import (
     Interval,
     correct,
     least_rank_sum_p,
-    least_signed_rank_p,
     log_contrast,
+    mean_ratio,
     median_interval,
     paired_ratio,
     rank_sum_p,
     ratio_of_medians,
-    signed_rank_p,
 )
 
 REPEATS = 3000
@@ -202,25 +201,47 @@ def test_the_same_code_differs_by_the_rank_sum_as_rarely_as_it_should(rounds: in
     assert rank_sum_p(np.arange(rounds), 100 + np.arange(other)) < 0.01
 
 
-def test_the_signed_rank_sees_a_small_steady_difference_in_noise_that_both_share() -> None:
-    rng = np.random.default_rng(0)
-    drift = np.exp(np.cumsum(rng.normal(0, 0.1, 30)))
-    same, other = (drift * rng.lognormal(0, 0.01, 30) for _ in range(2))
-    assert signed_rank_p(1.02 * other / same) < 1e-4
-    assert signed_rank_p(other / same) > 0.05
-    assert signed_rank_p(1.02 * other / same, around=1.02) > 0.05
+def of_processes(rng: np.random.Generator, noise: Callable[..., Simulated], luck: float) -> np.ndarray:
+    """(REPEATS, 6): median ratios of pairs of processes, each with some luck of its own, of the same code."""
+    base, other = (noise(rng, 6 * REPEATS, 15)[0] for _ in range(2))
+    medians = np.median(other / base, axis=1) * rng.lognormal(0, luck, 6 * REPEATS)
+    return medians.reshape(REPEATS, 6)
+
+
+@pytest.mark.parametrize("luck", [0.0, 0.02])
+@pytest.mark.parametrize("noise", [skewed, spiky])
+def test_ratios_of_processes_cover_the_truth_whatever_their_luck(noise: Callable[..., Simulated], luck: float) -> None:
+    found = [mean_ratio(1.05 * x) for x in of_processes(np.random.default_rng(0), noise, luck)]
+    assert 0.93 <= share_covered([interval for interval, _ in found], np.full(REPEATS, 1.05)) <= 0.97
+
+
+def test_ratios_of_processes_differ_from_one_as_rarely_as_they_should_and_are_scipys() -> None:
+    from scipy.stats import ttest_1samp
+
+    medians = of_processes(np.random.default_rng(1), spiky, 0.02)
+    ps = [mean_ratio(x)[1] for x in medians]
+    assert ps == pytest.approx(ttest_1samp(np.log(medians), 0, axis=1).pvalue)
+    assert np.mean([p < ALPHA for p in ps]) == pytest.approx(ALPHA, abs=0.015)
+    assert np.mean([mean_ratio(1.1 * x)[1] < ALPHA for x in medians]) > 0.99
+
+
+def test_one_process_says_nothing_of_the_spread_and_equal_ones_leave_no_doubt() -> None:
+    assert mean_ratio([1.25]) == (Interval(1.25, 0.0, math.inf), 1.0)
+    interval, p = mean_ratio([1.25] * 6)
+    assert (interval.low, interval.value, interval.high) == pytest.approx((1.25, 1.25, 1.25))
+    assert p < 1e-12
+    with pytest.raises(ValueError, match="at least one ratio"):
+        mean_ratio([])
 
 
 def test_the_least_p_is_what_total_separation_gives() -> None:
     for n, m in ((3, 4), (5, 5), (10, 12), (40, 40)):
         assert rank_sum_p(np.arange(n), 1000.0 + np.arange(m)) == pytest.approx(least_rank_sum_p(n, m))
-    for n in (1, 5, 12, 40):
-        assert signed_rank_p(1.1 + 0.01 * np.arange(n)) == pytest.approx(least_signed_rank_p(n))
 
 
 def test_equal_samples_are_no_difference() -> None:
     assert rank_sum_p([1.0] * 8, [1.0] * 8) == 1.0
-    assert signed_rank_p([1.0] * 8) == 1.0
+    assert mean_ratio([1.0] * 6)[1] == 1.0
     assert rank_sum_p([], [1.0]) == least_rank_sum_p(0, 1) == 1.0
 
 
