@@ -33,7 +33,7 @@ MARKS = {"fine": "ok", "perhaps": "perhaps", "disturbs": "DISTURBS", "unreadable
 def doctor(runs: tuple[str, ...], as_json: bool, **options: str | None) -> None:
     """What this machine can measure: ceilings, noise, false alarms, the smallest difference it resolves, disturbances.
 
-    Code is compared with itself, and with itself and more work planted, as `compare --git` compares revisions: by three
+    Code is compared with itself, and with itself and more work planted, as `compare --git` compares revisions: by six
     pairs of fresh processes that take turns. From the same samples come the false alarms and the differences found at
     each threshold, and the threshold to use here. With RUN, it says instead where the wall time of those runs went.
     """
