@@ -9,6 +9,7 @@ worst regression of all. Memory, state, status, error and fidelity do not depend
 
 from __future__ import annotations
 
+import math
 import statistics
 import warnings
 from collections import Counter
@@ -21,7 +22,7 @@ from .changes import ORDER, Finding, Verdict, certain, times
 from .conditions import Side, matching, unlike_beside, unlike_conditions
 from .errors import ResultsError
 from .record import Record
-from .statistics import Interval, median_interval
+from .statistics import Interval, median_interval, spread
 from .store import ResultsWarning
 
 THRESHOLD = 0.03
@@ -127,11 +128,13 @@ def compare(
         )
     notes += unlike_beside(base, head, timed)
     groups = _by_group(timed, shift)
+    shifts = [groups[h.group_id] if relative else 1.0 for _, h in timed]
     if shift is not None:
         notes += _words_of_shift(shift, list(groups.values()), base, head, threshold, relative, len(timed))
+        notes += _words_of_spread(timed, shifts, threshold)
     if len(timed) < len(ok):
         notes.append(f"{len(ok) - len(timed)} cases have no samples of time in both: their times were not compared")
-    found, unable = times(timed, threshold, [groups[h.group_id] if relative else 1.0 for _, h in timed], paired)
+    found, unable = times(timed, threshold, shifts, paired)
     if unable:
         notes.append(
             f"{unable} of {len(timed)} cases have too few rounds for any difference to count among so many: "
@@ -160,8 +163,13 @@ def _shift(pairs: Sequence[tuple[Record, Record]]) -> Interval | None:
     """HEAD's time over BASE's, in the median over cases; None for too few."""
     if len(pairs) < FEWEST_CASES:
         return None
+    return median_interval(_ratios(pairs))
+
+
+def _ratios(pairs: Sequence[tuple[Record, Record]]) -> list[float]:
+    """HEAD's median time over BASE's, of each case."""
     medians = [[statistics.median(record.samples_s or []) for record in pair] for pair in pairs]
-    return median_interval([new / old for old, new in medians])
+    return [new / old for old, new in medians]
 
 
 def _by_group(pairs: Sequence[tuple[Record, Record]], shift: Interval | None) -> dict[str, float]:
@@ -194,6 +202,19 @@ def _words_of_shift(
     return [
         f"{words}. Two runs do not take turns with each other, so this may be the machine: measure both again, let "
         "revisions take turns with --git, or judge what differs from the shift with --relative"
+    ]
+
+
+def _words_of_spread(pairs: Sequence[tuple[Record, Record]], shifts: Sequence[float], threshold: float) -> list[str]:
+    """Where cases differ from each other by so much that unchanged ones must reach the threshold."""
+    sigma = spread([math.log(ratio / shift) for ratio, shift in zip(_ratios(pairs), shifts, strict=True)])
+    if 2 * sigma < math.log1p(threshold):
+        return []
+    enough = math.ceil(100 * math.expm1(3 * sigma))
+    return [
+        f"from case to case the ratios have a standard deviation of {sigma:.1%}, by the middle 68 % of {len(pairs)}: "
+        "unless most of them were changed, two runs of the same code differ by as much here, and one case of twenty by "
+        f"twice that. Take --threshold {enough}%, or let revisions take turns with --git"
     ]
 
 

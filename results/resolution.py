@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from .changes import Evidence, Verdict, in_turns
-from .statistics import Interval, median_interval, round_ratios
+from .statistics import Interval, median_interval, round_ratios, spread
 from .trial import Trial
 
 THRESHOLDS = (0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15)
@@ -130,8 +130,8 @@ def resolution(trials: Sequence[Trial], seed: int = 0) -> Resolution:
         table.append(AtThreshold(threshold, alarms, alarms_joined, found, resolved))
     return Resolution(
         table=table,
-        noise=_spread([ratio for trial in selves for ratio in round_ratios(trial.head_s, trial.base_s)]),
-        processes=_spread([median(head / base for base, head in pair) for pair in pairs]),
+        noise=spread([ratio for trial in selves for ratio in round_ratios(trial.head_s, trial.base_s)]),
+        processes=spread([median(head / base for base, head in pair) for pair in pairs]),
         planted={share: median_interval([one.ratio.value for one in found]) for share, found in judged.items()},
         pairs=count,
         rounds=median(len(trial.base_s) for trial in trials),
@@ -164,10 +164,3 @@ def _joined(chosen: Sequence[tuple[Pair, bool]], share: float) -> Evidence:
 
 def _called(evidence: Sequence[Evidence], threshold: float, *verdicts: Verdict) -> int:
     return sum(one.called(threshold, one.p)[0] in verdicts for one in evidence)
-
-
-def _spread(ratios: Sequence[float]) -> float:
-    """Half the width of the middle 68 %: the standard deviation, where the noise is normal."""
-    ordered = sorted(ratios)
-    last = len(ordered) - 1
-    return (ordered[round(0.84 * last)] - ordered[round(0.16 * last)]) / 2

@@ -123,6 +123,15 @@ def mean_ratio(ratios: Sequence[float]) -> tuple[Interval, float]:
     return Interval(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach)), p
 
 
+def spread(values: Sequence[float]) -> float:
+    """Half the width of the middle 68 %: the standard deviation, of normal values. Raises ValueError for none."""
+    if not len(values):
+        raise ValueError("a spread needs at least one value")
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return (ordered[round(0.84 * last)] - ordered[round(0.16 * last)]) / 2
+
+
 def quotient(one: Interval, other: Interval) -> Interval:
     """One estimate over another that has nothing to do with it: distances to the ends add up as squares of logs."""
     value = one.value / other.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -243,6 +244,40 @@ def test_what_one_process_alone_shows_is_the_luck_of_that_process() -> None:
     assert found.ratio.value > 1.03
     assert (found.verdict, found.p) == ("same", pytest.approx(0.363, abs=0.1))
     assert called(in_turns([1.3, 1.2, 1.1, 1.2, 1.3, 1.1])) == [("slower", "gla", 512, "time")]
+
+
+# -- runs that differ by themselves -------------------------------------------------------------------------------
+
+
+def again(noise: float, slower: Sequence[str] = (), **options: Any) -> Comparison:
+    """A run measured a second time, where the machine gave each case its own luck."""
+    rng = np.random.default_rng(0)
+
+    def side(name: str, luck: float, factor: float) -> Side:
+        found = [
+            record(v, n, samples_s=(rng.lognormal(0, luck) * rng.lognormal(0, 0.005, 12) * f).tolist())
+            for v in VARIANTS
+            for n in (256, 512, 1024, 2048, 4096)
+            for f in [factor if v in slower else 1.0]
+        ]
+        return Side(name, found)
+
+    return compare(side("a", 0.0, 1.0), side("b", noise, 1.5), **options)
+
+
+def test_two_runs_that_differ_from_case_to_case_are_said_to_with_a_threshold_that_holds() -> None:
+    (note,) = [note for note in again(0.05).notes if "from case to case" in note]
+    found = re.search(r"standard deviation of (\S+)%.* --threshold (\d+)%", note)
+    assert found
+    assert float(found[1]) == pytest.approx(5, abs=1.5)
+    assert called(again(0.05)) != []
+    assert called(again(0.05, threshold=int(found[2]) / 100)) == []
+
+
+def test_a_change_of_few_cases_is_not_taken_for_the_noise_of_all() -> None:
+    comparison = again(0.002, slower=VARIANTS[:1])
+    assert not any("from case to case" in note for note in comparison.notes)
+    assert {variant for _, variant, _, _ in called(comparison)} == {VARIANTS[0]}
 
 
 # -- a machine that was slower as a whole -----------------------------------------------------------------------
