@@ -19,7 +19,8 @@ if sys.platform != "win32":
     import fcntl
 
 LEAST_FLUSH_BYTES = 256 << 20
-"""More than the second-level cache of any GPU so far; and long enough to write that a call is launched behind it."""
+"""More than the second-level cache of any GPU so far; and long enough to write that a call is launched meanwhile, by a
+processor that is awake."""
 
 
 def is_gpu(device: str) -> bool:

@@ -122,6 +122,30 @@ def test_events_stand_around_the_call_alone_and_the_cache_is_flushed_before_it(
     assert device.log == ["flush", "event", "call", "event", "synchronized"]
 
 
+def test_calls_of_a_turn_are_launched_behind_each_other_and_a_gap_before_the_first_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device, costs = Device(monkeypatch), iter([90.0, 1.0, 1.0, 2.5, 80.0, *[2.5] * 4])
+    watch = timing.Stopwatch(lambda: device.run("call", next(costs)), "cuda:0", turn_s=0.005)
+    watch.warm_up(least_s=0.0)
+    assert watch.call_s == pytest.approx(1e-3)
+    assert watch.calls == 5
+    device.log.clear()
+    assert watch.sample() == pytest.approx(2.5e-3)
+    assert device.log == ["call", *["flush", "event", "call", "event"] * 5, "synchronized"]
+    assert watch.timed_s == pytest.approx(90e-3)
+
+
+@pytest.mark.parametrize(("call_ms", "calls"), [(1e-3, timing.MOST_LAUNCHED), (5.0, 3), (400.0, 1)])
+def test_a_turn_on_cuda_has_as_many_calls_as_its_time_allows_and_no_more_than_are_of_use(
+    monkeypatch: pytest.MonkeyPatch, call_ms: float, calls: int
+) -> None:
+    device = Device(monkeypatch)
+    watch = timing.Stopwatch(lambda: device.run("call", call_ms), "cuda:0", turn_s=0.015)
+    watch.warm_up(least_s=0.0)
+    assert watch.calls == calls
+
+
 @pytest.mark.parametrize(
     ("costs", "calls", "settled"),
     [
