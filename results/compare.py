@@ -206,15 +206,14 @@ def _words_of_shift(
 
 
 def _words_of_spread(pairs: Sequence[tuple[Record, Record]], shifts: Sequence[float], threshold: float) -> list[str]:
-    """Where cases differ from each other by so much that unchanged ones must reach the threshold."""
+    """Where ratios of cases spread by more than the threshold allows, be it by changes or by noise."""
     sigma = spread([math.log(ratio / shift) for ratio, shift in zip(_ratios(pairs), shifts, strict=True)])
     if 2 * sigma < math.log1p(threshold):
         return []
-    enough = math.ceil(100 * math.expm1(3 * sigma))
     return [
         f"from case to case the ratios have a standard deviation of {sigma:.1%}, by the middle 68 % of {len(pairs)}: "
-        "unless most of them were changed, two runs of the same code differ by as much here, and one case of twenty by "
-        f"twice that. Take --threshold {enough}%, or let revisions take turns with --git"
+        "either a sixth of the cases or more were changed, or two runs of the same code differ by as much here. Let "
+        "revisions take turns with --git, or measure both again, to tell the one from the other"
     ]
 
 
