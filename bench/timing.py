@@ -57,11 +57,19 @@ class Stopwatch:
     """Times repeated calls of one function on one device.
 
     `threads`: how many of a CPU it uses. `turn_s`: about how long the timed calls of a turn take, one call at least.
+    `in_a_row`: calls of a part on a CPU, where what one takes is not to choose them.
     """
 
-    def __init__(self, call: Callable[[], object], device: str, threads: int = 1, turn_s: float = TURN_S) -> None:
+    def __init__(
+        self,
+        call: Callable[[], object],
+        device: str,
+        threads: int = 1,
+        turn_s: float = TURN_S,
+        in_a_row: int | None = None,
+    ) -> None:
         self.call = call
-        self.turn_s = turn_s
+        self.turn_s, self.in_a_row = turn_s, in_a_row
         self.cuda = gpu.is_gpu(device)
         self.device = device
         self.parts = self.calls_per_part = 1
@@ -100,7 +108,7 @@ class Stopwatch:
         if self.cuda:
             self.parts = max(1, min(MOST_LAUNCHED, round(self.turn_s / best)))
         else:
-            self.calls_per_part = max(1, min(MAX_CALLS, round(PART_S / best)))
+            self.calls_per_part = self.in_a_row or max(1, min(MAX_CALLS, round(PART_S / best)))
             self.parts = max(1, round(self.turn_s / (best * self.calls_per_part)))
         return spent
 

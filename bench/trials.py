@@ -83,18 +83,15 @@ def set_up(state: dict[str, Any], work: Work, on: list[int]) -> float:
     memory.keep_heap()
     torch.manual_seed(work.seed)
     unit = make_call(get(VARIANT), work.case, *inputs.draw(work.case, None), {})
-    stopwatch = Stopwatch(unit, "cpu")
-    stopwatch.warm_up(least_s=AGAIN_S)
     # one unit goes first in each turn, untimed, where a call of all units would take as long as the turn
-    stopwatch.calls_per_part = work.units
-    stopwatch.parts = max(1, round(TURN_S / (stopwatch.call_s * work.units)))
-    state.update(stopwatch=stopwatch, work=work)
+    state["stopwatch"] = stopwatch = Stopwatch(unit, "cpu", turn_s=TURN_S, in_a_row=work.units)
+    stopwatch.warm_up(least_s=AGAIN_S)
     return stopwatch.call_s
 
 
 def sample(state: dict[str, Any]) -> float:
     """One turn: seconds that all units took."""
-    return float(state["stopwatch"].sample()) * int(state["work"].units)
+    return float(state["stopwatch"].sample() * state["stopwatch"].calls_per_part)
 
 
 # -- comparisons ------------------------------------------------------------------------------------------------

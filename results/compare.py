@@ -138,7 +138,7 @@ def compare(
     if unable:
         notes.append(
             f"{unable} of {len(timed)} cases have too few rounds for any difference to count among so many: "
-            f"measure with more ({'--rounds' if paired else '`min_rounds` in the configuration'})"
+            "measure with more (`min_rounds` in the configuration)"
         )
     findings = [finding for pair in both for finding in certain(*pair)] + found
     findings.sort(key=lambda f: (ORDER.index(f.verdict), -f.size))

@@ -227,7 +227,7 @@ def in_turns(factors: Sequence[float], rounds: int = 10) -> Comparison:
     return compare(*sides, paired=True)
 
 
-def test_what_took_turns_is_judged_round_by_round() -> None:
+def test_what_took_turns_is_judged_by_pairs_of_processes() -> None:
     comparison = in_turns([1.05] * 6)
     assert called(comparison) == [("slower", "gla", 512, "time")]
     assert comparison.findings[0].ratio is not None
@@ -248,7 +248,7 @@ def test_what_one_process_alone_shows_is_the_luck_of_that_process() -> None:
 # -- runs that differ by themselves -------------------------------------------------------------------------------
 
 
-def again(noise: float, slower: Sequence[str] = (), **options: Any) -> Comparison:
+def again(noise: float, slower: Sequence[str] = ()) -> Comparison:
     """A run measured a second time, where the machine gave each case its own luck."""
     rng = np.random.default_rng(0)
 
@@ -261,7 +261,7 @@ def again(noise: float, slower: Sequence[str] = (), **options: Any) -> Compariso
         ]
         return Side(name, found)
 
-    return compare(side("a", 0.0, 1.0), side("b", noise, 1.5), **options)
+    return compare(side("a", 0.0, 1.0), side("b", noise, 1.5))
 
 
 @pytest.mark.parametrize(("noise", "slower"), [(0.05, ()), (0.002, VARIANTS[:2])])
