@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from .mean_ratios import mean_ratios
 from .record import Record
 from .statistics import (
     ALPHA,
     Interval,
     correct,
     least_rank_sum_p,
-    mean_ratio,
     rank_sum_p,
     ratio_of_medians,
     round_ratios,
@@ -79,15 +79,31 @@ class Evidence:
         return ("worse" if slower else "better"), word
 
 
-def in_turns(old: Sequence[float], new: Sequence[float], lasted: Sequence[int]) -> Evidence:
-    """Of two sides that took turns; `lasted` says how many rounds each pair of processes took, in their order.
+@dataclass(frozen=True)
+class Turns:
+    """One case of two sides that took turns."""
+
+    base: Sequence[float]
+    head: Sequence[float]
+    """Seconds of a call in each round, in the order of rounds."""
+    rounds_per_process: Sequence[int]
+    """How many of the rounds each pair of processes took, in their order."""
+
+
+def in_turns(cases: Sequence[Turns]) -> list[Evidence]:
+    """Of cases whose sides took turns, all that are judged together.
 
     What a process got of memory, caches and neighbours is chance that stays with it, and looks like a change in all its
     rounds. So pairs of processes are what is counted, each by the median over its rounds.
     """
-    rounds = iter(round_ratios(new, old))
-    ratio, p = mean_ratio([statistics.median(itertools.islice(rounds, count)) for count in lasted])
-    return Evidence(ratio, p, least_p=0.0 if len(lasted) > 1 else 1.0)
+    medians = []
+    for case in cases:
+        rounds = iter(round_ratios(case.head, case.base))
+        medians.append([statistics.median(itertools.islice(rounds, count)) for count in case.rounds_per_process])
+    return [
+        Evidence(ratio, p, least_p=0.0 if len(pairs) > 1 else 1.0)
+        for pairs, (ratio, p) in zip(medians, mean_ratios(medians), strict=True)
+    ]
 
 
 def _apart(old: Sequence[float], new: Sequence[float], shift: float) -> Evidence:
@@ -101,12 +117,12 @@ def times(
     pairs: Sequence[tuple[Record, Record]], threshold: float, shifts: Sequence[float], paired: bool
 ) -> tuple[list[Finding], int]:
     """Each pair's times, judged with its shift taken off, and for how many no difference could have counted."""
-    found = []
-    for (b, h), shift in zip(pairs, shifts, strict=True):
-        old, new = b.samples_s or [], h.samples_s or []
-        found.append(
-            in_turns(old, new, (h.model_extra or {})["rounds_per_process"]) if paired else _apart(old, new, shift)
-        )
+    samples = [(b.samples_s or [], h.samples_s or []) for b, h in pairs]
+    if paired:
+        lasted = [(h.model_extra or {})["rounds_per_process"] for _, h in pairs]
+        found = in_turns([Turns(old, new, counts) for (old, new), counts in zip(samples, lasted, strict=True)])
+    else:
+        found = [_apart(old, new, shift) for (old, new), shift in zip(samples, shifts, strict=True)]
     corrected = correct([one.p for one in found], [one.least_p for one in found])
     findings = []
     for (b, h), one, p in zip(pairs, found, corrected.p, strict=True):

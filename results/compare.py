@@ -131,14 +131,15 @@ def compare(
     shifts = [groups[h.group_id] if relative else 1.0 for _, h in timed]
     if shift is not None:
         notes += _words_of_shift(shift, list(groups.values()), base, head, threshold, relative, len(timed))
-        notes += _words_of_spread(timed, shifts, threshold)
     if len(timed) < len(ok):
         notes.append(f"{len(ok) - len(timed)} cases have no samples of time in both: their times were not compared")
     found, unable = times(timed, threshold, shifts, paired)
+    if shift is not None and any(finding.verdict in ("worse", "better") for finding in found):
+        notes += _words_of_spread(timed, shifts, threshold)
     if unable:
         notes.append(
             f"{unable} of {len(timed)} cases have too few rounds for any difference to count among so many: "
-            "measure with more (`min_rounds` in the configuration)"
+            "measure with more (`min_rounds` in a run's configuration, `--benchmark-min-rounds` of pytest-benchmark)"
         )
     findings = [finding for pair in both for finding in certain(*pair)] + found
     findings.sort(key=lambda f: (ORDER.index(f.verdict), -f.size))

@@ -10,13 +10,14 @@ times there; the comparisons in which it was real work say whether that is true.
 from __future__ import annotations
 
 import functools
+import math
 import random
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from .changes import Evidence, Verdict, in_turns
+from .changes import Evidence, Turns, Verdict, in_turns
 from .statistics import Interval, median_interval, round_ratios, spread
 from .trial import Trial
 
@@ -65,7 +66,8 @@ class AtThreshold:
     found: dict[float, Rate]
     """By planted share: called slower."""
     resolved: float | None
-    """Smallest difference that FOUND of the comparisons joined anew call; None where it is more than all tried."""
+    """Smallest difference that FOUND of the comparisons joined anew call, of one case each; None where it is more than
+    all tried."""
 
     @property
     def quiet(self) -> bool:
@@ -89,6 +91,12 @@ class Resolution:
     rounds: float
     """Of a comparison, in the median."""
     wall_s: float
+
+    @property
+    def within(self) -> float:
+        """How far a pair's median over rounds lies from what its processes would give in endless rounds: the standard
+        error of a median of normal noise."""
+        return self.noise * math.sqrt(math.pi / 2 / (self.rounds / self.pairs))
 
     @property
     def best(self) -> AtThreshold | None:
@@ -152,14 +160,14 @@ def _pairs(trial: Trial) -> list[Pair]:
 
 
 def _judged(trial: Trial) -> Evidence:
-    return in_turns(trial.base_s, trial.head_s, trial.rounds_per_process)
+    return in_turns([Turns(trial.base_s, trial.head_s, trial.rounds_per_process)])[0]
 
 
 def _joined(chosen: Sequence[tuple[Pair, bool]], share: float) -> Evidence:
     """A comparison of pairs of processes that were measured apart, with a share of work added to HEAD."""
     rounds = [(b, h) if not swapped else (h, b) for pair, swapped in chosen for b, h in pair]
     base, head = [b for b, _ in rounds], [h * (1 + share) for _, h in rounds]
-    return in_turns(base, head, [len(pair) for pair, _ in chosen])
+    return in_turns([Turns(base, head, [len(pair) for pair, _ in chosen])])[0]
 
 
 def _called(evidence: Sequence[Evidence], threshold: float, *verdicts: Verdict) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from .errors import ResultsError
 from .store import ResultsWarning
@@ -22,7 +22,7 @@ class Trial(BaseModel):
     base_s: list[float] = Field(min_length=1)
     head_s: list[float] = Field(min_length=1)
     """Seconds of a call in each round, in the order of rounds."""
-    rounds_per_process: list[int] = Field(min_length=1)
+    rounds_per_process: list[PositiveInt] = Field(min_length=1)
     """How many of the rounds each pair of processes took, in their order."""
     wall_s: float
     """All of it, the starting of processes too."""

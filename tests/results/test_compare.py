@@ -247,17 +247,19 @@ def test_what_one_process_alone_shows_is_the_luck_of_that_process() -> None:
 
 # -- runs that differ by themselves -------------------------------------------------------------------------------
 
+LONGER = (256, 512, 1024, 2048, 4096)
 
-def again(noise: float, slower: Sequence[str] = ()) -> Comparison:
-    """A run measured a second time, where the machine gave each case its own luck."""
+
+def again(noise: float, slower: Sequence[str] = (), rounds: int = 12, lengths: Sequence[int] = LONGER) -> Comparison:
+    """A run measured a second time, where the machine gave each case its own luck; some of it is slower at lengths."""
     rng = np.random.default_rng(0)
 
     def side(name: str, luck: float, factor: float) -> Side:
         found = [
-            record(v, n, samples_s=(rng.lognormal(0, luck) * rng.lognormal(0, 0.005, 12) * f).tolist())
+            record(v, n, samples_s=(rng.lognormal(0, luck) * rng.lognormal(0, 0.005, rounds) * f).tolist())
             for v in VARIANTS
-            for n in (256, 512, 1024, 2048, 4096)
-            for f in [factor if v in slower else 1.0]
+            for n in LONGER
+            for f in [factor if v in slower and n in lengths else 1.0]
         ]
         return Side(name, found)
 
@@ -275,9 +277,15 @@ def test_spread_from_case_to_case_is_told_without_taking_it_for_noise(noise: flo
 
 
 def test_a_change_of_few_cases_is_not_taken_for_the_noise_of_all() -> None:
-    comparison = again(0.002, slower=VARIANTS[:1])
+    comparison = again(0.002, slower=VARIANTS[:1], lengths=LONGER[1:])
     assert not any("from case to case" in note for note in comparison.notes)
     assert {variant for _, variant, _, _ in called(comparison)} == {VARIANTS[0]}
+
+
+def test_spread_that_nothing_was_called_for_needs_no_words() -> None:
+    comparison = again(0.05, rounds=3)
+    assert called(comparison, "worse", "better") == []
+    assert not any("from case to case" in note for note in comparison.notes)
 
 
 # -- a machine that was slower as a whole -----------------------------------------------------------------------

@@ -157,11 +157,12 @@ def test_comparisons_come_back_from_their_file_but_for_torn_lines(tmp_path: Path
     line = one.model_dump_json()
     short = line.replace('"rounds_per_process":[1,1,1,1,1,1]', '"rounds_per_process":[1,1]')
     assert short != line
+    empty = line.replace('"rounds_per_process":[1,1,1,1,1,1]', '"rounds_per_process":[6,0,0,0,0,0]')
     file = tmp_path / "trials.jsonl"
-    file.write_text(f"{line}\n{line[:50]}\n{short}\n{line}\n")
+    file.write_text(f"{line}\n{line[:50]}\n{short}\n{line}\n{empty}\n")
     with pytest.warns(ResultsWarning) as caught:
         assert load_trials(file) == [one, one]
-    assert [str(warning.message).partition(" skipped")[0][-6:] for warning in caught] == ["line 2", "line 3"]
+    assert [str(warning.message).partition(" skipped")[0][-6:] for warning in caught] == ["line 2", "line 3", "line 5"]
 
 
 def test_no_file_holds_nothing_and_a_folder_is_none(tmp_path: Path) -> None:

@@ -21,46 +21,14 @@ from attnbench.results.statistics import (
     correct,
     least_rank_sum_p,
     log_contrast,
-    mean_ratio,
     median_interval,
     paired_ratio,
     rank_sum_p,
     ratio_of_medians,
+    spread,
 )
 
-REPEATS = 3000
-"""Of each simulation: the share that is counted has a standard error of 0.4 %."""
-MANY = 1_000_000
-
-Simulated = tuple[np.ndarray, np.ndarray]
-"""Samples (repeats, rounds), and the true median of each repeat."""
-
-
-def skewed(rng: np.random.Generator, repeats: int, rounds: int) -> Simulated:
-    """Lognormal, with a long tail of slow samples."""
-    return rng.lognormal(0, 0.3, (repeats, rounds)), np.ones(repeats)
-
-
-def spiky(rng: np.random.Generator, repeats: int, rounds: int) -> Simulated:
-    """A steady machine on which one sample of twelve is interrupted, and takes two to ten times as long."""
-
-    def draw(shape: tuple[int, ...]) -> np.ndarray:
-        return rng.lognormal(0, 0.03, shape) * np.where(rng.random(shape) < 1 / 12, rng.uniform(2, 10, shape), 1.0)
-
-    return draw((repeats, rounds)), np.full(repeats, np.median(draw((MANY,))))
-
-
-def drifting(rng: np.random.Generator, repeats: int, rounds: int) -> Simulated:
-    """The machine wanders by a random walk: 8 % in 60 rounds, more than twice the noise of a sample."""
-    path = np.exp(np.cumsum(rng.normal(0, 0.01, (repeats, rounds)), axis=1))
-    return path * rng.lognormal(0, 0.03, (repeats, rounds)), np.median(path, axis=1)
-
-
-NOISES = (skewed, spiky, drifting)
-
-
-def share_covered(intervals: list[Interval], truth: np.ndarray) -> float:
-    return float(np.mean([i.low <= t <= i.high for i, t in zip(intervals, truth, strict=True)]))
+from .noise import NOISES, REPEATS, Simulated, share_covered, skewed, spiky
 
 
 @pytest.mark.parametrize("rounds", [6, 8, 12, 20, 60])
@@ -179,6 +147,14 @@ def test_rounds_that_one_side_missed_are_left_out() -> None:
     assert paired_ratio([2.0, 4.0, 9.0], [1.0, 2.0]).value == 2.0
 
 
+@pytest.mark.parametrize("count", [5, 12, 60])
+def test_the_spread_of_normal_values_is_their_standard_deviation_however_few(count: int) -> None:
+    values = np.random.default_rng(0).normal(0, 0.02, (REPEATS, count))
+    assert np.mean([spread(x) for x in values]) == pytest.approx(0.02, rel=0.08)
+    with pytest.raises(ValueError, match="at least one"):
+        spread([])
+
+
 def test_nothing_has_no_median() -> None:
     with pytest.raises(ValueError, match="at least one sample"):
         median_interval([])
@@ -201,39 +177,6 @@ def test_the_same_code_differs_by_the_rank_sum_as_rarely_as_it_should(rounds: in
     assert rank_sum_p(np.arange(rounds), 100 + np.arange(other)) < 0.01
 
 
-def of_processes(rng: np.random.Generator, noise: Callable[..., Simulated], luck: float) -> np.ndarray:
-    """(REPEATS, 6): median ratios of pairs of processes, each with some luck of its own, of the same code."""
-    base, other = (noise(rng, 6 * REPEATS, 15)[0] for _ in range(2))
-    medians = np.median(other / base, axis=1) * rng.lognormal(0, luck, 6 * REPEATS)
-    return medians.reshape(REPEATS, 6)
-
-
-@pytest.mark.parametrize("luck", [0.0, 0.02])
-@pytest.mark.parametrize("noise", [skewed, spiky])
-def test_ratios_of_processes_cover_the_truth_whatever_their_luck(noise: Callable[..., Simulated], luck: float) -> None:
-    found = [mean_ratio(1.05 * x) for x in of_processes(np.random.default_rng(0), noise, luck)]
-    assert 0.93 <= share_covered([interval for interval, _ in found], np.full(REPEATS, 1.05)) <= 0.97
-
-
-def test_ratios_of_processes_differ_from_one_as_rarely_as_they_should_and_are_scipys() -> None:
-    from scipy.stats import ttest_1samp
-
-    medians = of_processes(np.random.default_rng(1), spiky, 0.02)
-    ps = [mean_ratio(x)[1] for x in medians]
-    assert ps == pytest.approx(ttest_1samp(np.log(medians), 0, axis=1).pvalue)
-    assert np.mean([p < ALPHA for p in ps]) == pytest.approx(ALPHA, abs=0.015)
-    assert np.mean([mean_ratio(1.1 * x)[1] < ALPHA for x in medians]) > 0.99
-
-
-def test_one_process_says_nothing_of_the_spread_and_equal_ones_leave_no_doubt() -> None:
-    assert mean_ratio([1.25]) == (Interval(1.25, 0.0, math.inf), 1.0)
-    interval, p = mean_ratio([1.25] * 6)
-    assert (interval.low, interval.value, interval.high) == pytest.approx((1.25, 1.25, 1.25))
-    assert p < 1e-12
-    with pytest.raises(ValueError, match="at least one ratio"):
-        mean_ratio([])
-
-
 def test_the_least_p_is_what_total_separation_gives() -> None:
     for n, m in ((3, 4), (5, 5), (10, 12), (40, 40)):
         assert rank_sum_p(np.arange(n), 1000.0 + np.arange(m)) == pytest.approx(least_rank_sum_p(n, m))
@@ -241,7 +184,6 @@ def test_the_least_p_is_what_total_separation_gives() -> None:
 
 def test_equal_samples_are_no_difference() -> None:
     assert rank_sum_p([1.0] * 8, [1.0] * 8) == 1.0
-    assert mean_ratio([1.0] * 6)[1] == 1.0
     assert rank_sum_p([], [1.0]) == least_rank_sum_p(0, 1) == 1.0
 
 

@@ -1,0 +1,81 @@
+"""Mean ratios of some cases, each from a few pairs of processes, with intervals and tests.
+
+Each pair gives the median over its rounds, and such are normal enough for Student's t. Six pairs leave it 5 degrees of
+freedom: among 30 cases, whose p are corrected for their number, a mean must lie 6.1 standard errors from no change. So
+cases lend each other what they know of their spread, as Smyth 2004, "Linear models and empirical Bayes methods for
+assessing differential expression in microarray experiments", Statistical Applications in Genetics and Molecular Biology
+3(1): the more their variances are alike, the more degrees of freedom that is worth. It never makes a case's own
+variance smaller here, so that a noisy case among quiet ones is not called for their quiet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .statistics import LEVEL, Interval
+
+Floats = NDArray[np.float64]
+
+
+def mean_ratios(cases: Sequence[Sequence[float]]) -> list[tuple[Interval, float]]:
+    """Geometric mean of each case's ratios, which have nothing to do with each other, with its 95 % interval and the
+    two-sided p that it is 1.
+
+    One ratio alone says nothing of its spread: its interval has no ends and p is 1. Raises ValueError for a case that
+    has none.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    logs = [np.log(np.asarray(ratios, dtype=float)) for ratios in cases]
+    if any(one.size == 0 for one in logs):
+        raise ValueError("a mean needs at least one ratio")
+    spreading = [one for one in logs if one.size > 1]
+    lent, typical = lent_by_cases([float(one.var(ddof=1)) for one in spreading], [one.size - 1 for one in spreading])
+    found = []
+    for one in logs:
+        mean, own = float(one.mean()), one.size - 1
+        if not own:
+            found.append((Interval(math.exp(mean), 0.0, math.inf), 1.0))
+            continue
+        variance, df = float(one.var(ddof=1)), own + lent
+        variance = max(variance, (lent * typical + own * variance) / df)
+        error = math.sqrt(variance / one.size)
+        reach = float(stdtrit(df, (1 + LEVEL) / 2)) * error
+        p = float(mean == 0) if error == 0 else float(2 * stdtr(df, -abs(mean) / error))
+        found.append((Interval(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach)), p))
+    return found
+
+
+def lent_by_cases(variances: Sequence[float], df: Sequence[int]) -> tuple[float, float]:
+    """What cases know of each other's variance: degrees of freedom, 0 for fewer than two cases, and their variance.
+
+    By the moments of log variances (Smyth 2004, section 6.2); a variance of 0 has none and is left out. From few cases
+    these make out variances to be more alike than they are, so the degrees of freedom are held back by their number:
+    simulated, the chance of a false alarm among all cases stays below 6 % where 5 % are allowed.
+    """
+    from scipy.special import digamma, polygamma
+
+    positive = [(variance, count) for variance, count in zip(variances, df, strict=True) if variance > 0]
+    cases = len(positive)
+    if cases < 2:
+        return 0.0, 0.0
+    s2, d = (np.asarray(column, dtype=float) for column in zip(*positive, strict=True))
+    logs = np.log(s2) - digamma(d / 2) + np.log(d / 2)
+    unlike = float(logs.var(ddof=1) - polygamma(1, d / 2).mean())
+    most = float(d.mean()) * (cases - 1)
+    half = _inverse_trigamma(unlike) if unlike > 0 else math.inf
+    shift = 0.0 if math.isinf(half) else float(digamma(half)) - math.log(half)
+    return min(2 * half, most) * (cases - 1) / (cases + 3), math.exp(float(logs.mean()) + shift)
+
+
+def _inverse_trigamma(value: float) -> float:
+    """Where the trigamma function takes a positive value: it falls from infinity to 0, about as 1 / x + 1 / 2x²."""
+    from scipy.optimize import brentq
+    from scipy.special import polygamma
+
+    low, high = min(1.0, 1 / math.sqrt(value)) / 2, 2 * max(1.0, 1 / value)
+    return float(brentq(lambda x: polygamma(1, x) - value, low, high))
