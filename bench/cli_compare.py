@@ -29,7 +29,10 @@ GIT_OPTIONS = {
     "timeout": ("TIME", "With --git: for any one step of a case."),
     "allocator": ("keep|system", "With --git: as in run."),
     "case_time": ("TIME", "With --git: for the samples of one case in each revision; 6s by default."),
-    "rounds": ("N", "With --git: rounds of each case, in place of --case-time."),
+    "rounds": (
+        "N",
+        "With --git: rounds of each case, in place of --case-time; six pairs of processes share them.",
+    ),
 }
 
 
@@ -70,9 +73,9 @@ def compare(
 
     A time is called only where the effect reaches the threshold and the samples differ by a Mann–Whitney test that is
     corrected for the number of comparisons; `perhaps` is what that correction took away. Two runs did not take turns:
-    where all of HEAD was slower or faster, that is said, and taken off only with --relative. With --git, both
-    revisions are checked out and measured in turns, so that whatever slows the machine slows both, in several pairs of
-    processes, whose ratios a t-test compares with 1.
+    where all of HEAD was slower or faster, that is said, and taken off only with --relative. Their rounds are what is
+    counted, and rounds of one process share its luck. With --git, both revisions are checked out and measured in turns,
+    so that whatever slows the machine slows both, in six pairs of processes, whose ratios a t-test compares with 1.
     """
     from ..results import compare as comparing
 

@@ -146,9 +146,10 @@ def _advice(result: Resolution, threads: int) -> str:
     """Which threshold to take here, and what it finds, in words."""
     best = result.best
     if best is None:
+        longer = ", or a longer --pair-time" if result.within > result.processes / 2 else ""
         return (
             "At no threshold up to 15 % were false alarms as rare as 1 %: comparisons of this length say nothing here "
-            "now. Look at what disturbs, give fewer --threads, or a longer --pair-time"
+            f"now. Look at what disturbs, or give fewer --threads{longer}"
         )
     low, high = best.alarms.interval
     size = "no difference that was tried is" if best.resolved is None else f"{_percents(best.resolved)} more time is"
@@ -156,8 +157,9 @@ def _advice(result: Resolution, threads: int) -> str:
     return (
         f"Use --threshold {least} here. Of the same code {best.alarms.called} of {best.alarms.of} comparisons raised "
         f"an alarm: a true rate of {low:.1%} to {high:.1%} with 95 % confidence, {best.alarms_joined:.1%} where their "
-        f"pairs of processes are joined anew. There, {size} found 80 times of 100. For revisions: attnbench compare "
-        f"--git BASE HEAD --threshold {least} --threads {threads}"
+        f"pairs of processes are joined anew. There, {size} found 80 times of 100 in a comparison of one case; where "
+        "more are compared, p is corrected for their number. For revisions: attnbench compare --git BASE HEAD "
+        f"--threshold {least} --threads {threads}"
     )
 
 

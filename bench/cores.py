@@ -35,6 +35,15 @@ def draw(threads: int, pairs: int, order: random.Random) -> list[list[int]]:
     ]
 
 
+def may_keep() -> bool:
+    """Whether the system lets a process be kept to cores: some sandboxes refuse it, some systems cannot."""
+    try:
+        os.sched_setaffinity(0, os.sched_getaffinity(0))
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
 def keep_to(cores: list[int]) -> None:
     """Keeps all threads of this process, and those that they start, to some cores; with none, the system chooses."""
     if not cores:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from .cores import may_keep
 from .counters import Used, text
 from .environment import is_virtual
 from .sign import UNREADABLE, Sign, numbers, unreadable
@@ -46,6 +47,9 @@ def _cores(root: Path, threads: int, cores: set[int]) -> Sign:
         return Sign(
             name, found, "perhaps", advice if threads > 1 else "there is no other core for the system's own work"
         )
+    if not may_keep():
+        found += ", and the system keeps no process to one"
+        return Sign(name, found, "perhaps", "both sides of a comparison cannot share a core: allow sched_setaffinity")
     return Sign(name, found, "fine")
 
 

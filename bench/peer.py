@@ -87,7 +87,7 @@ def set_up(state: Request, request: Request) -> Answer:
     keeps = attn.supports.decode and case.causal and case.mode == "forward" and case.n_q == case.n_k
     state["prefill"] = functools.partial(attn.prefill, q, k, v, **extras) if keeps else None
     state.update(call=call, case=case, memory=memory)
-    return {"status": "ok", "reasons": [], "fields": fields}
+    return {"status": "ok", "reasons": [], "fields": fields, "size": state["stopwatch"].size}
 
 
 def make_call(attn: Any, case: Any, q: Any, k: Any, v: Any, extras: dict[str, Any]) -> Callable[[], object]:
@@ -110,6 +110,12 @@ def make_call(attn: Any, case: Any, q: Any, k: Any, v: Any, extras: dict[str, An
         return torch.autograd.grad(out, leaves, upstream, allow_unused=True)
 
     return train
+
+
+def resize(state: Request, request: Request) -> Answer:
+    """Gives turns the size of another side's."""
+    state["stopwatch"].size = type(state["stopwatch"].size)(*request["size"])
+    return {}
 
 
 def sample(state: Request, request: Request) -> Answer:
@@ -135,7 +141,7 @@ def weigh(state: Request, request: Request) -> Answer:
     return {"peak_bytes": peak, "state_bytes": kept}
 
 
-DO = {"resolve": resolve, "set_up": set_up, "sample": sample, "weigh": weigh}
+DO = {"resolve": resolve, "set_up": set_up, "resize": resize, "sample": sample, "weigh": weigh}
 
 
 def failure(error: BaseException) -> Answer:

@@ -28,7 +28,7 @@ from .limits import memory_available
 from .output import whole_number
 from .peers import Peer, PeerFailed
 from .plan import expand
-from .turns import PAIRS, TURN_S, take_turns
+from .turns import MIN_ROUNDS, PAIRS, TURN_S, take_turns
 from .worktrees import checked_out, commit_of, dirty, ended_by_signals
 
 CASE_TIME_S = 6.0
@@ -48,6 +48,8 @@ class Measured:
     reasons: list[str] = field(default_factory=list)
     fields: dict[str, Any] = field(default_factory=dict)
     samples: list[float] = field(default_factory=list)
+    size: list[int] = field(default_factory=list)
+    """Of a turn, as its first process chose it (`timing.Size`)."""
 
 
 def measure(
@@ -71,6 +73,8 @@ def measure(
         ]
         cases = _cases(config, homes)
         machine = environment.machine().fingerprint
+        if any(case.threads < environment.cores() for case, _ in cases) and not cores.may_keep():
+            notes.append("the system keeps no process to a core: what else ran on each side's may look like a change")
         for number, (case, there) in enumerate(cases, start=1):
             tell(f"{number} of {len(cases)}: {case.variant}, {case.setting}")
             found = _measure_case(case, homes, there, config, rounds)
@@ -96,8 +100,11 @@ def _settings(options: Mapping[str, Any]) -> tuple[Config, int | None]:
             typed[name] = values if name in LISTS else values[0]
     if rounds is not None:
         rounds = whole_number("rounds", str(rounds))
-        if rounds < PAIRS:
-            raise ConfigError(f"rounds = {rounds}: {PAIRS} pairs of processes share them, so give {PAIRS} at least")
+        if rounds < PAIRS * MIN_ROUNDS:
+            raise ConfigError(
+                f"rounds = {rounds}: {PAIRS} pairs of processes take {MIN_ROUNDS} each at least, so give "
+                f"{PAIRS * MIN_ROUNDS} or more"
+            )
     config = build(options={"case_time": CASE_TIME_S, **typed})
     for sweep in config.sweep:
         if other := [mode for mode in sweep.modes if mode not in MODES]:
@@ -148,14 +155,18 @@ def _measure_case(
     order = random.Random(case.case_id)
     for pair, both_on in enumerate(cores.draw(case.threads, PAIRS, order)):
         with contextlib.ExitStack() as stack:
-            started = {  # which of them starts first is chance too
+            started = {  # which of them starts first is chance too, and which is set up first
                 side: stack.enter_context(contextlib.closing(_peer(homes[side], config)))
                 for side in order.sample((0, 1), 2)
             }
             peers = [started[side] for side in (0, 1)]
-            for peer, one in zip(peers, found, strict=True):
-                _set_up(peer, one, case, config, both_on)
+            for side in order.sample((0, 1), 2):
+                _set_up(peers[side], found[side], case, config, both_on)
             if all(one.status == "ok" for one in found):
+                # that of the slower, whose turns would take too long by the other's
+                size = min((one.size for one in found), key=lambda size: size[0] * size[1])
+                for peer, one in zip(peers, found, strict=True):
+                    _ask(peer, one, "resize", size=size)
                 wanted = None if rounds is None else -(-rounds // PAIRS)
                 lasted.append(_rounds(peers, found, order, 2 * config.case_time / PAIRS, wanted))
             for peer, one in zip(peers, found, strict=True):
@@ -172,6 +183,7 @@ def _set_up(peer: Peer, found: Measured, case: Case, config: Config, on: list[in
     if answer is not None:
         found.status, found.reasons = answer["status"], answer["reasons"]
         found.fields |= answer["fields"]
+        found.size = found.size or answer.get("size", [])
 
 
 def _rounds(peers: list[Peer], found: list[Measured], order: random.Random, time_s: float, wanted: int | None) -> int:

@@ -1,8 +1,8 @@
 """Instrument: the time of one call.
 
 A sample is one turn of a round. A turn is cut into parts, each of enough calls in a row that the clock's grain and the
-call's start do not matter, and the median over parts counts: an interruption of some milliseconds spoils a part and not
-the turn. Garbage is collected before a turn and not during it.
+call's start do not matter, and the median over parts counts: of three or more, an interruption of some milliseconds
+spoils one and not the turn. Garbage is collected before a turn and not during it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import torch
 
@@ -53,26 +54,29 @@ CHANGING_S, CHANGING_CALLS = 30.0, 10
 """But for no longer than this, and no more calls: some functions are never steady."""
 
 
+class Size(NamedTuple):
+    """What a turn consists of. Medians over unlike parts differ where their noise is skewed: sides that are compared by
+    a percent have turns of one size."""
+
+    parts: int
+    calls_per_part: int
+    untimed_first: bool
+    """One call goes before the parts."""
+
+
 class Stopwatch:
     """Times repeated calls of one function on one device.
 
     `threads`: how many of a CPU it uses. `turn_s`: about how long the timed calls of a turn take, one call at least.
-    `in_a_row`: calls of a part on a CPU, where what one takes is not to choose them.
     """
 
-    def __init__(
-        self,
-        call: Callable[[], object],
-        device: str,
-        threads: int = 1,
-        turn_s: float = TURN_S,
-        in_a_row: int | None = None,
-    ) -> None:
+    def __init__(self, call: Callable[[], object], device: str, threads: int = 1, turn_s: float = TURN_S) -> None:
         self.call = call
-        self.turn_s, self.in_a_row = turn_s, in_a_row
+        self.turn_s = turn_s
         self.cuda = gpu.is_gpu(device)
         self.device = device
-        self.parts = self.calls_per_part = 1
+        self.size = Size(1, 1, untimed_first=True)
+        """Chosen by warming up, and may be set to another's after it."""
         self.call_s = 0.0
         self.timed_s = 0.0
         """Of the latest turn: inside of its timed calls, interrupted ones too."""
@@ -104,18 +108,21 @@ class Stopwatch:
             best = min(best, last)  # the last call may be one that the system interrupted
             spent, calls = time.perf_counter() - start, calls + 1
         self.call_s = best
-        best = max(best, 1e-9)
-        if self.cuda:
-            self.parts = max(1, min(MOST_LAUNCHED, round(self.turn_s / best)))
-        else:
-            self.calls_per_part = self.in_a_row or max(1, min(MAX_CALLS, round(PART_S / best)))
-            self.parts = max(1, round(self.turn_s / (best * self.calls_per_part)))
+        self.size = self._chosen(max(best, 1e-9))
         return spent
+
+    def _chosen(self, call_s: float) -> Size:
+        """By what one call takes."""
+        in_a_row = 1 if self.cuda else max(1, min(MAX_CALLS, round(PART_S / call_s)))
+        parts = max(1, round(self.turn_s / (call_s * in_a_row)))
+        if self.cuda:
+            parts = min(MOST_LAUNCHED, parts)
+        return Size(parts, in_a_row, untimed_first=call_s < SHORT_S and parts < MANY_PARTS)
 
     @property
     def calls(self) -> int:
         """Timed calls of a turn."""
-        return self.parts * self.calls_per_part
+        return self.size.parts * self.size.calls_per_part
 
     def sample(self, cache: bool = False, others: bool = False) -> float:
         """One turn: seconds a call. `cache`: read what others do to the shared cache right after it; `others`: they
@@ -123,13 +130,13 @@ class Stopwatch:
         gc.collect()
         gc.disable()
         try:
-            if self.call_s < SHORT_S and self.parts < MANY_PARTS:
+            if self.size.untimed_first:
                 self.call()
             if self.cuda:
-                parts = self._timed_cuda(self.parts)
+                parts = self._timed_cuda(self.size.parts)
             else:
-                parts = [self._timed(self.calls_per_part) for _ in range(self.parts)]
-            self.timed_s = sum(parts) * self.calls_per_part
+                parts = [self._timed(self.size.calls_per_part) for _ in range(self.size.parts)]
+            self.timed_s = sum(parts) * self.size.calls_per_part
             if self.handover is not None:
                 self.handover_s = self.handover.read()
             self.eviction = self._read_eviction(others) if cache else None

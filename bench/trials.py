@@ -27,6 +27,8 @@ UNITS = 100
 """What is timed is a multiple of so many calls of the attention: a planted percent is one of them."""
 LEAST_S = 0.0025
 """What is timed lasts about as long at least, as a part of a turn does (`timing.PART_S`)."""
+PARTS = round(TURN_S / LEAST_S)
+"""Of a turn, on both sides."""
 SEQ_LEN, HEADS, HEAD_DIM = 64, 1, 64
 """Small, so that so many calls take milliseconds; inputs and scores stay in the nearest caches."""
 VARIANT = "sdpa"
@@ -76,22 +78,23 @@ def set_up(state: dict[str, Any], work: Work, on: list[int]) -> float:
     from ..variants.api import get
     from . import inputs, memory
     from .calls import make_call
-    from .timing import AGAIN_S, Stopwatch
+    from .timing import AGAIN_S, Size, Stopwatch
 
     cores.keep_to(on)
     torch.set_num_threads(work.threads)
     memory.keep_heap()
     torch.manual_seed(work.seed)
     unit = make_call(get(VARIANT), work.case, *inputs.draw(work.case, None), {})
-    # one unit goes first in each turn, untimed, where a call of all units would take as long as the turn
-    state["stopwatch"] = stopwatch = Stopwatch(unit, "cpu", turn_s=TURN_S, in_a_row=work.units)
+    state["stopwatch"] = stopwatch = Stopwatch(unit, "cpu")
     stopwatch.warm_up(least_s=AGAIN_S)
+    # one unit goes first in each turn, untimed, where a call of all units would take as long as the turn
+    stopwatch.size = Size(PARTS, work.units, untimed_first=True)
     return stopwatch.call_s
 
 
 def sample(state: dict[str, Any]) -> float:
     """One turn: seconds that all units took."""
-    return float(state["stopwatch"].sample() * state["stopwatch"].calls_per_part)
+    return float(state["stopwatch"].sample() * state["stopwatch"].size.calls_per_part)
 
 
 # -- comparisons ------------------------------------------------------------------------------------------------
@@ -124,11 +127,11 @@ def compared(asked: Asked, planted: float, order: random.Random) -> Trial:
     for pair, both_on in enumerate(cores.draw(base.threads, PAIRS, order)):
         with ExitStack() as stack:
             children = {}
-            for side in order.sample((0, 1), 2):  # which of them starts first is chance too
+            for side in order.sample((0, 1), 2):  # which of them starts first is chance too, and which is set up first
                 children[side] = stack.enter_context(closing(Child()))
                 _ask(children[side], ready)
-            for side, work in enumerate((base, head)):
-                _ask(children[side], set_up, work, both_on)
+            for side in order.sample((0, 1), 2):
+                _ask(children[side], set_up, (base, head)[side], both_on)
             # what starting took comes out of the time for rounds
             until = began + asked.pair_time_s * (pair + 1) / PAIRS
             turns = [functools.partial(_ask, children[side], sample) for side in (0, 1)]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 PAIRS = 6
 """Pairs of processes for each comparison. Where a process lies in memory is chance that lasts as long as it does, and
 can cost some percent: pairs are what a test of a change counts, and three have too few degrees of freedom for one."""
-MIN_ROUNDS, MAX_ROUNDS = 3, 200
+MIN_ROUNDS = 3
 """Of one pair."""
 TURN_S = 0.005
 """Of timed calls. What disturbs a machine often lasts for longer, and spoils few of many short rounds."""
@@ -24,9 +24,7 @@ def take_turns(
     """
     began = time.monotonic()
     rounds: list[tuple[float, ...]] = []
-    while len(rounds) < (wanted or MAX_ROUNDS) and (
-        wanted or len(rounds) < MIN_ROUNDS or time.monotonic() - began < time_s
-    ):
+    while len(rounds) < (wanted or MIN_ROUNDS) or (not wanted and time.monotonic() - began < time_s):
         got: dict[int, float] = {}
         for side in order.sample(range(len(sides)), len(sides)):
             answer = sides[side]()

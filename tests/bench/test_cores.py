@@ -68,6 +68,15 @@ def test_second_threads_of_a_core_come_last(machine: Machine, siblings: dict[int
 def test_a_system_without_affinity_has_none_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     assert cores.draw(1, 2, random.Random(0)) == [[], []]
+    assert not cores.may_keep()
+
+
+def test_a_sandbox_that_refuses_affinity_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int, where: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
+    assert not cores.may_keep()
 
 
 KEPT = """

@@ -117,7 +117,7 @@ def test_events_stand_around_the_call_alone_and_the_cache_is_flushed_before_it(
 ) -> None:
     device = Device(monkeypatch)
     watch = timing.Stopwatch(lambda: device.run("call", 2.5), "cuda:0")
-    watch.call_s = 1.0  # no untimed call before it
+    watch.size = timing.Size(1, 1, untimed_first=False)
     assert watch.sample() == pytest.approx(2.5e-3)
     assert device.log == ["flush", "event", "call", "event", "synchronized"]
 

@@ -95,7 +95,7 @@ def test_an_interruption_spoils_a_part_of_a_turn_and_not_its_sample(monkeypatch:
     clock = Clock(monkeypatch, 0.001)
     watch = timing.Stopwatch(clock.call, "cpu")
     watch.warm_up()
-    assert watch.parts > 2
+    assert watch.size.parts > 2
     end = clock.calls + watch.calls
 
     def interrupted() -> None:
@@ -169,7 +169,7 @@ def test_garbage_is_not_collected_inside_a_sample(monkeypatch: pytest.MonkeyPatc
 
     seen: list[bool] = []
     watch = timing.Stopwatch(lambda: seen.append(gc.isenabled()), "cpu")
-    watch.call_s = 1.0
+    watch.size = timing.Size(1, 1, untimed_first=False)
     watch.sample()
     assert seen == [False]
     assert gc.isenabled()
