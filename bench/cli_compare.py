@@ -31,7 +31,7 @@ GIT_OPTIONS = {
     "case_time": ("TIME", "With --git: for the samples of one case in each revision; 6s by default."),
     "rounds": (
         "N",
-        "With --git: rounds of each case, in place of --case-time; six pairs of processes share them.",
+        "With --git: rounds of each case, 18 at least, in place of --case-time; rounded up to a multiple of 6.",
     ),
 }
 

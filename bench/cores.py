@@ -36,12 +36,17 @@ def draw(threads: int, pairs: int, order: random.Random) -> list[list[int]]:
 
 
 def may_keep() -> bool:
-    """Whether the system lets a process be kept to cores: some sandboxes refuse it, some systems cannot."""
+    """Whether the system lets a thread be kept to a core, by this one: some sandboxes refuse or ignore it, and some
+    systems cannot."""
     try:
-        os.sched_setaffinity(0, os.sched_getaffinity(0))
+        before = os.sched_getaffinity(0)
+        one = {min(before)}
+        os.sched_setaffinity(0, one)
+        kept = os.sched_getaffinity(0) == one
+        os.sched_setaffinity(0, before)
     except (OSError, AttributeError):
         return False
-    return True
+    return kept
 
 
 def keep_to(cores: list[int]) -> None:

@@ -35,6 +35,8 @@ CASE_TIME_S = 6.0
 """Of one revision, shared by its processes: their medians spread by 1 to 2 % on a noisy machine."""
 MEMORY_SHARE = 0.45
 """Of the memory that is free: two processes live side by side."""
+UNLIKE = 2
+"""Where one side's turn has more than so many times the other's calls, the size of turns is the least of it."""
 NUMBERS = ("seq_lens", "threads", "batch", "heads", "kv_heads", "head_dim")
 MODES = ("forward", "train")
 LISTS = ("seq_lens", "threads")
@@ -73,7 +75,7 @@ def measure(
         ]
         cases = _cases(config, homes)
         machine = environment.machine().fingerprint
-        if any(case.threads < environment.cores() for case, _ in cases) and not cores.may_keep():
+        if any(c.device == "cpu" and c.threads < environment.cores() for c, _ in cases) and not cores.may_keep():
             notes.append("the system keeps no process to a core: what else ran on each side's may look like a change")
         for number, (case, there) in enumerate(cases, start=1):
             tell(f"{number} of {len(cases)}: {case.variant}, {case.setting}")
@@ -163,9 +165,7 @@ def _measure_case(
             for side in order.sample((0, 1), 2):
                 _set_up(peers[side], found[side], case, config, both_on)
             if all(one.status == "ok" for one in found):
-                # that of the slower, whose turns would take too long by the other's
-                size = min((one.size for one in found), key=lambda size: size[0] * size[1])
-                for peer, one in zip(peers, found, strict=True):
+                for peer, one, size in zip(peers, found, _alike([one.size for one in found]), strict=True):
                     _ask(peer, one, "resize", size=size)
                 wanted = None if rounds is None else -(-rounds // PAIRS)
                 lasted.append(_rounds(peers, found, order, 2 * config.case_time / PAIRS, wanted))
@@ -175,6 +175,14 @@ def _measure_case(
         if any(one.status != "ok" for one in found):
             break
     return [(one, lasted) for one in found]
+
+
+def _alike(sizes: list[list[int]]) -> list[list[int]]:
+    """The sizes of turns to take: the smaller one on both sides, unless calls are so unlike that each needs its own."""
+    fewer, more = sorted(sizes, key=lambda size: size[0] * size[1])
+    if more[0] * more[1] > UNLIKE * fewer[0] * fewer[1]:
+        return sizes
+    return [[*fewer[:2], any(size[2] for size in sizes)]] * 2
 
 
 def _set_up(peer: Peer, found: Measured, case: Case, config: Config, on: list[int]) -> None:

@@ -20,19 +20,18 @@ from ..results.trial import Trial
 from . import cores, counters
 from .case import Case
 from .errors import BenchError
-from .process import Child, Died, OutOfMemory, Raised, TookTooLong, ready
+from .process import Child, Died, OutOfMemory, Raised, TookTooLong, ready, start_servers
 from .turns import PAIRS, TURN_S, take_turns
 
 UNITS = 100
 """What is timed is a multiple of so many calls of the attention: a planted percent is one of them."""
-LEAST_S = 0.0025
-"""What is timed lasts about as long at least, as a part of a turn does (`timing.PART_S`)."""
-PARTS = round(TURN_S / LEAST_S)
-"""Of a turn, on both sides."""
 SEQ_LEN, HEADS, HEAD_DIM = 64, 1, 64
 """Small, so that so many calls take milliseconds; inputs and scores stay in the nearest caches."""
 VARIANT = "sdpa"
 """One operation, so that UNITS calls are short where starting an operation takes long too."""
+SERVERS = 8
+"""What processes come from. `compare --git` starts a program for each, which takes too long here; what a program draws
+when it starts, each of these has drawn for itself (`fork_servers`)."""
 TIMEOUT_S = 60.0
 
 
@@ -88,7 +87,7 @@ def set_up(state: dict[str, Any], work: Work, on: list[int]) -> float:
     state["stopwatch"] = stopwatch = Stopwatch(unit, "cpu")
     stopwatch.warm_up(least_s=AGAIN_S)
     # one unit goes first in each turn, untimed, where a call of all units would take as long as the turn
-    stopwatch.size = Size(PARTS, work.units, untimed_first=True)
+    stopwatch.size = Size(1, work.units, untimed_first=True)
     return stopwatch.call_s
 
 
@@ -109,11 +108,19 @@ class Asked:
     machine: str
 
 
+def start_own_servers() -> None:
+    """Starts the servers, and waits until they are there. Raises BenchError where one does not come."""
+    start_servers(SERVERS)
+    for server in range(SERVERS):
+        with closing(Child(server)) as child:
+            _ask(child, ready)
+
+
 def sized(dtype: str, threads: int, seed: int) -> Work:
-    """The work that lasts as long as a part of a turn. Raises BenchError where it cannot be done."""
+    """The work that lasts as long as a turn, or longer. Raises BenchError where it cannot be done."""
     with closing(Child()) as child:
         unit_s = _ask(child, set_up, Work(dtype, threads, seed, UNITS), [])
-    return Work(dtype, threads, seed, UNITS * max(1, round(LEAST_S / (unit_s * UNITS))))
+    return Work(dtype, threads, seed, UNITS * max(1, round(TURN_S / (unit_s * UNITS))))
 
 
 def compared(asked: Asked, planted: float, order: random.Random) -> Trial:
@@ -126,9 +133,9 @@ def compared(asked: Asked, planted: float, order: random.Random) -> Trial:
     lasted = []
     for pair, both_on in enumerate(cores.draw(base.threads, PAIRS, order)):
         with ExitStack() as stack:
-            children = {}
+            children, servers = {}, order.sample(range(SERVERS), 2)
             for side in order.sample((0, 1), 2):  # which of them starts first is chance too, and which is set up first
-                children[side] = stack.enter_context(closing(Child()))
+                children[side] = stack.enter_context(closing(Child(servers[side])))
                 _ask(children[side], ready)
             for side in order.sample((0, 1), 2):
                 _ask(children[side], set_up, (base, head)[side], both_on)

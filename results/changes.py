@@ -64,12 +64,14 @@ class Evidence:
     ratio: Interval
     """With the shift taken off."""
     p: float
-    """Of the test that they differ, not corrected."""
+    """Of the test that they differ, by this case alone."""
+    p_among: float
+    """The same, to be corrected for the number of tests: sides that took turns lend each other what they know."""
     least_p: float
     """The smallest that it could be for so many samples."""
 
     def called(self, threshold: float, p: float) -> tuple[Verdict, str]:
-        """The verdict and its word; `p` is corrected for the number of tests."""
+        """The verdict and its word; `p` is `p_among`, corrected for the number of tests."""
         if 1 / (1 + threshold) < self.ratio.value < 1 + threshold or self.p >= ALPHA:
             return "same", "same"
         slower = self.ratio.value > 1
@@ -101,8 +103,8 @@ def in_turns(cases: Sequence[Turns]) -> list[Evidence]:
         rounds = iter(round_ratios(case.head, case.base))
         medians.append([statistics.median(itertools.islice(rounds, count)) for count in case.rounds_per_process])
     return [
-        Evidence(ratio, p, least_p=0.0 if len(pairs) > 1 else 1.0)
-        for pairs, (ratio, p) in zip(medians, mean_ratios(medians), strict=True)
+        Evidence(found.ratio, found.p, found.p_among, least_p=0.0 if len(pairs) > 1 else 1.0)
+        for pairs, found in zip(medians, mean_ratios(medians), strict=True)
     ]
 
 
@@ -110,7 +112,8 @@ def _apart(old: Sequence[float], new: Sequence[float], shift: float) -> Evidence
     """Of two sides that were measured one after the other."""
     ratio = ratio_of_medians(new, old)
     without = Interval(ratio.value / shift, ratio.low / shift, ratio.high / shift)
-    return Evidence(without, rank_sum_p([x / shift for x in new], old), least_rank_sum_p(len(new), len(old)))
+    p = rank_sum_p([x / shift for x in new], old)
+    return Evidence(without, p, p, least_rank_sum_p(len(new), len(old)))
 
 
 def times(
@@ -123,7 +126,7 @@ def times(
         found = in_turns([Turns(old, new, counts) for (old, new), counts in zip(samples, lasted, strict=True)])
     else:
         found = [_apart(old, new, shift) for (old, new), shift in zip(samples, shifts, strict=True)]
-    corrected = correct([one.p for one in found], [one.least_p for one in found])
+    corrected = correct([one.p_among for one in found], [one.least_p for one in found])
     findings = []
     for (b, h), one, p in zip(pairs, found, corrected.p, strict=True):
         verdict, word = one.called(threshold, p)

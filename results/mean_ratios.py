@@ -2,28 +2,41 @@
 
 Each pair gives the median over its rounds, and such are normal enough for Student's t. Six pairs leave it 5 degrees of
 freedom: among 30 cases, whose p are corrected for their number, a mean must lie 6.1 standard errors from no change. So
-cases lend each other what they know of their spread, as Smyth 2004, "Linear models and empirical Bayes methods for
-assessing differential expression in microarray experiments", Statistical Applications in Genetics and Molecular Biology
-3(1): the more their variances are alike, the more degrees of freedom that is worth. It never makes a case's own
-variance smaller here, so that a noisy case among quiet ones is not called for their quiet.
+for that test cases lend each other what they know of their spread, as Smyth 2004, "Linear models and empirical Bayes
+methods for assessing differential expression in microarray experiments", Statistical Applications in Genetics and
+Molecular Biology 3(1): the more their variances are alike, the more degrees of freedom that is worth. Two things keep a
+noisy case from being called for the quiet of others: its own variance never becomes smaller, and what it does not show
+alone, others do not show for it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .statistics import LEVEL, Interval
+from .statistics import ALPHA, LEVEL, Interval
 
 Floats = NDArray[np.float64]
 
 
-def mean_ratios(cases: Sequence[Sequence[float]]) -> list[tuple[Interval, float]]:
-    """Geometric mean of each case's ratios, which have nothing to do with each other, with its 95 % interval and the
-    two-sided p that it is 1.
+@dataclass(frozen=True)
+class MeanRatio:
+    """What the ratios of one case say."""
+
+    ratio: Interval
+    """Geometric mean, with its 95 % interval by this case alone."""
+    p: float
+    """Two-sided, that it is 1; by this case alone."""
+    p_among: float
+    """The same by what others know of the spread too: to be corrected for the number of cases."""
+
+
+def mean_ratios(cases: Sequence[Sequence[float]]) -> list[MeanRatio]:
+    """The mean of each case's ratios, which have nothing to do with each other.
 
     One ratio alone says nothing of its spread: its interval has no ends and p is 1. Raises ValueError for a case that
     has none.
@@ -39,14 +52,24 @@ def mean_ratios(cases: Sequence[Sequence[float]]) -> list[tuple[Interval, float]
     for one in logs:
         mean, own = float(one.mean()), one.size - 1
         if not own:
-            found.append((Interval(math.exp(mean), 0.0, math.inf), 1.0))
+            found.append(MeanRatio(Interval(math.exp(mean), 0.0, math.inf), 1.0, 1.0))
             continue
-        variance, df = float(one.var(ddof=1)), own + lent
-        variance = max(variance, (lent * typical + own * variance) / df)
-        error = math.sqrt(variance / one.size)
-        reach = float(stdtrit(df, (1 + LEVEL) / 2)) * error
-        p = float(mean == 0) if error == 0 else float(2 * stdtr(df, -abs(mean) / error))
-        found.append((Interval(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach)), p))
+
+        def test(variance: float, df: float, mean: float = mean, count: int = one.size) -> float:
+            error = math.sqrt(variance / count)
+            return float(mean == 0) if error == 0 else float(2 * stdtr(df, -abs(mean) / error))
+
+        variance = float(one.var(ddof=1))
+        reach = float(stdtrit(own, (1 + LEVEL) / 2)) * math.sqrt(variance / one.size)
+        p = test(variance, own)
+        joint = max(variance, (lent * typical + own * variance) / (own + lent))
+        found.append(
+            MeanRatio(
+                Interval(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach)),
+                p,
+                test(joint, own + lent) if lent and p < ALPHA else p,
+            )
+        )
     return found
 
 

@@ -10,13 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from .errors import ResultsError
 from .store import ResultsWarning
 
+SCHEMA_VERSION = 2
+"""Of version 1 processes all came from one server, and each chose the size of its turns."""
+
 
 class Trial(BaseModel):
     """Code against itself, in pairs of processes that took turns. Immutable."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, strict=True)
 
-    schema_version: int = 1
+    schema_version: int = SCHEMA_VERSION
     planted: float = Field(ge=0)
     """Share of work that HEAD does beyond BASE's: 0 is the same code twice."""
     base_s: list[float] = Field(min_length=1)

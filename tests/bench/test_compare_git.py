@@ -16,7 +16,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from attnbench.bench import cores, environment, revisions, worktrees
+from attnbench.bench import cores, environment, revisions, timing, worktrees
+from attnbench.bench import peer as peer_script
 from attnbench.bench.cli import Sentences
 from attnbench.bench.cli_compare import compare as command
 from attnbench.bench.peers import Peer, PeerFailed
@@ -126,25 +127,44 @@ def test_a_planted_slow_down_is_found_and_a_change_of_comments_is_not(compared: 
     assert findings(silent, "worse", "better") == []
 
 
-def test_turns_of_both_revisions_have_the_size_of_the_slower_ones(
-    compared: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes: list[list[int]] = []
-    chosen: list[list[int]] = []
+def test_turns_of_both_revisions_have_one_size(compared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[int]] = []
     ask = Peer.ask
 
     def seen(peer: Peer, what: str, **arguments: Any) -> dict[str, Any]:
         answer = ask(peer, what, **arguments)
         if what == "set_up":
-            chosen.append(answer["size"])
+            answer["size"] = [3, 4 + len(asked), False]  # as if the warm-up had found another speed each time
         if what == "resize":
-            sizes.append(arguments["size"])
+            asked.append(arguments["size"])
         return answer
 
     monkeypatch.setattr(Peer, "ask", seen)
-    compared("base", "slow", "--variants", "naive", *SMALL, "--rounds", "6", pairs=2)
-    assert len(sizes) == 4
-    assert all(size == min(chosen[:2], key=lambda size: size[0] * size[1]) for size in sizes)
+    compared("base", "comments", "--variants", "naive", *SMALL, "--rounds", "6", pairs=2)
+    assert asked == [[3, 4, False]] * 4
+
+
+@pytest.mark.parametrize(
+    ("sizes", "taken"),
+    [
+        ([[2, 2, True], [3, 1, True]], [[3, 1, True]] * 2),
+        ([[2, 1, True], [1, 1, False]], [[1, 1, True]] * 2),
+        ([[2, 100, True], [1, 1, False]], [[2, 100, True], [1, 1, False]]),
+    ],
+)
+def test_the_smaller_size_is_taken_by_both_but_where_calls_have_nothing_in_common(
+    sizes: list[list[int]], taken: list[list[int]]
+) -> None:
+    assert revisions._alike(sizes) == taken
+    assert revisions._alike(sizes[::-1]) == taken[::-1]
+
+
+def test_a_peer_takes_turns_of_the_size_it_was_given() -> None:
+    calls: list[int] = []
+    watch = timing.Stopwatch(lambda: calls.append(1), "cpu")
+    peer_script.resize({"stopwatch": watch}, {"size": [3, 5, True]})
+    assert peer_script.sample({"stopwatch": watch}, {})["seconds"] > 0
+    assert len(calls) == 1 + 3 * 5
 
 
 @pytest.mark.parametrize("may", [True, False])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attnbench.bench import counters
+from attnbench.bench import counters, disturbances_by_machine
 from attnbench.bench.counters import Counters, Process, Used
 from attnbench.bench.disturbances import signs
 from attnbench.bench.sign import UNREADABLE, Sign
@@ -63,6 +63,21 @@ def found(
     evictions: tuple[float, ...] = (1.0, 1.1),
 ) -> dict[str, Sign]:
     return {sign.name: sign for sign in signs(idle, trials, threads, set(range(cores)), evictions, root)}
+
+
+@pytest.fixture(autouse=True)
+def may_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever sandbox the tests run in."""
+    monkeypatch.setattr(disturbances_by_machine, "may_keep", lambda: True)
+
+
+def test_a_sandbox_that_keeps_no_process_to_a_core_is_a_sign(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disturbances_by_machine, "may_keep", lambda: False)
+    sign = found(machine())["cores"]
+    assert (sign.verdict, sign.advice) == (
+        "perhaps",
+        "both sides of a comparison cannot share a core: allow sched_setaffinity",
+    )
 
 
 def test_a_calm_machine_has_nothing_that_disturbs(machine: Machine) -> None:

@@ -59,6 +59,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         )
 
     monkeypatch.setattr(doctor, "compared", compared)
+    monkeypatch.setattr(doctor, "start_own_servers", lambda: None)
     monkeypatch.setattr(doctor, "sized", lambda dtype, threads, seed: trials.Work(dtype, threads, seed, 100))
     return planted
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from attnbench.results.mean_ratios import lent_by_cases, mean_ratios
+from attnbench.results.mean_ratios import MeanRatio, lent_by_cases, mean_ratios
 from attnbench.results.statistics import ALPHA, Interval, correct
 
 from .noise import REPEATS, Simulated, share_covered, skewed, spiky
@@ -17,7 +17,7 @@ from .noise import REPEATS, Simulated, share_covered, skewed, spiky
 PAIRS = 6
 
 
-def alone(ratios: np.ndarray) -> list[tuple[Interval, float]]:
+def alone(ratios: np.ndarray) -> list[MeanRatio]:
     """Each row judged as if it were the only case."""
     return [mean_ratios([x])[0] for x in ratios]
 
@@ -36,17 +36,17 @@ def of_processes(rng: np.random.Generator, noise: Callable[..., Simulated], luck
 @pytest.mark.parametrize("noise", [skewed, spiky])
 def test_ratios_of_processes_cover_the_truth_whatever_their_luck(noise: Callable[..., Simulated], luck: float) -> None:
     found = alone(1.05 * of_processes(np.random.default_rng(0), noise, luck))
-    assert 0.93 <= share_covered([interval for interval, _ in found], np.full(REPEATS, 1.05)) <= 0.97
+    assert 0.93 <= share_covered([one.ratio for one in found], np.full(REPEATS, 1.05)) <= 0.97
 
 
 def test_ratios_of_processes_differ_from_one_as_rarely_as_they_should_and_are_scipys() -> None:
     from scipy.stats import ttest_1samp
 
     medians = of_processes(np.random.default_rng(1), spiky, 0.02)
-    ps = [p for _, p in alone(medians)]
+    ps = [one.p for one in alone(medians)]
     assert ps == pytest.approx(ttest_1samp(np.log(medians), 0, axis=1).pvalue)
     assert np.mean([p < ALPHA for p in ps]) == pytest.approx(ALPHA, abs=0.015)
-    assert np.mean([p < ALPHA for _, p in alone(1.1 * medians)]) > 0.99
+    assert np.mean([one.p < ALPHA for one in alone(1.1 * medians)]) > 0.99
 
 
 @pytest.mark.parametrize("states", [2, 3])
@@ -56,16 +56,16 @@ def test_processes_that_fall_into_one_of_few_states_raise_no_more_alarms(states:
     rng = np.random.default_rng(2)
     base, head = 0.03 * rng.integers(0, states, (2, 5 * REPEATS, PAIRS))
     found = alone(np.exp(head - base + rng.normal(0, 0.002, base.shape)))
-    assert np.mean([p < ALPHA for _, p in found]) <= 1.1 * ALPHA
-    assert np.mean([p < ALPHA / 30 and abs(ratio.value - 1) > 0.01 for ratio, p in found]) <= 1.5 * ALPHA / 30
+    assert np.mean([one.p < ALPHA for one in found]) <= 1.1 * ALPHA
+    assert np.mean([one.p < ALPHA / 30 and abs(one.ratio.value - 1) > 0.01 for one in found]) <= 1.5 * ALPHA / 30
 
 
 def test_one_process_says_nothing_of_the_spread_and_equal_ones_leave_no_doubt() -> None:
-    assert mean_ratios([[1.25]]) == [(Interval(1.25, 0.0, math.inf), 1.0)]
-    ((interval, p),) = mean_ratios([[1.25] * PAIRS])
-    assert (interval.low, interval.value, interval.high) == pytest.approx((1.25, 1.25, 1.25))
-    assert p < 1e-12
-    assert mean_ratios([[1.0] * PAIRS])[0][1] == 1.0
+    assert mean_ratios([[1.25]]) == [MeanRatio(Interval(1.25, 0.0, math.inf), 1.0, 1.0)]
+    (one,) = mean_ratios([[1.25] * PAIRS])
+    assert (one.ratio.low, one.ratio.value, one.ratio.high) == pytest.approx((1.25, 1.25, 1.25))
+    assert one.p == one.p_among < 1e-12
+    assert mean_ratios([[1.0] * PAIRS])[0].p == 1.0
     assert mean_ratios([]) == []
     with pytest.raises(ValueError, match="at least one ratio"):
         mean_ratios([[1.0, 1.1], []])
@@ -95,7 +95,7 @@ def counted(sigma: np.ndarray, rng: np.random.Generator, slower: float = 1.0, le
     ratios = np.exp(sigma[:, None] * rng.standard_normal((len(sigma), PAIRS)))
     ratios[0] *= slower
     found = mean_ratios(ratios.tolist()) if lent else alone(ratios)
-    return [p < ALPHA for p in correct([p for _, p in found], [0.0] * len(found)).p]
+    return [p < ALPHA for p in correct([one.p_among for one in found], [0.0] * len(found)).p]
 
 
 @pytest.mark.parametrize("cases", [3, 5, 12, 30])
@@ -123,7 +123,16 @@ def test_a_case_is_never_taken_for_less_noisy_than_it_is() -> None:
     rng = np.random.default_rng(5)
     quiet = np.exp(0.001 * rng.standard_normal((30, PAIRS)))
     noisy = [1.3, 1.0, 1.0, 1.0, 1.0, 1.0]
-    assert mean_ratios([noisy, *quiet])[0][1] > ALPHA
+    (one,) = mean_ratios([noisy])
+    assert mean_ratios([noisy, *quiet])[0] == one
+    assert one.p == one.p_among > ALPHA
+
+
+def test_what_is_said_of_a_case_alone_does_not_depend_on_others() -> None:
+    rng = np.random.default_rng(7)
+    cases = np.exp(0.01 * rng.standard_normal((30, PAIRS)))
+    for one, same in zip(alone(cases), mean_ratios(cases.tolist()), strict=True):
+        assert (one.ratio, one.p) == (same.ratio, same.p)
 
 
 @pytest.mark.parametrize("df", [4, 20])
