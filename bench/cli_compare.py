@@ -72,10 +72,11 @@ def compare(
     """What became faster, slower, bigger or wrong from run BASE to run HEAD. Exit status 1 if something is worse.
 
     A time is called only where the effect reaches the threshold and the samples differ by a Mann–Whitney test that is
-    corrected for the number of comparisons; `perhaps` is what that correction took away. Two runs did not take turns:
-    where all of HEAD was slower or faster, that is said, and taken off only with --relative. Their rounds are what is
-    counted, and rounds of one process share its luck. With --git, both revisions are checked out and measured in turns,
-    so that whatever slows the machine slows both, in six pairs of processes, whose ratios a t-test compares with 1.
+    corrected for the number of comparisons; `perhaps` is what would count if it were the only case. Two runs did not
+    take turns: where all of HEAD was slower or faster, that is said, and taken off only with --relative. Their rounds
+    are what is counted, and rounds of one process share its luck. With --git, both revisions are checked out and
+    measured in turns, so that whatever slows the machine slows both, in six pairs of processes, whose ratios a t-test
+    compares with 1.
     """
     from ..results import compare as comparing
 

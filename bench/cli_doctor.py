@@ -146,10 +146,11 @@ def _advice(result: Resolution, threads: int) -> str:
     """Which threshold to take here, and what it finds, in words."""
     best = result.best
     if best is None:
-        longer = ", or a longer --pair-time" if result.within > result.processes / 2 else ""
+        fewer = ", or give fewer --threads" if threads > 1 else ""
+        longer = ", or give a longer --pair-time" if result.error_of_pair > result.processes / 2 else ""
         return (
             "At no threshold up to 15 % were false alarms as rare as 1 %: comparisons of this length say nothing here "
-            f"now. Look at what disturbs, or give fewer --threads{longer}"
+            f"now. Look at what disturbs{fewer}{longer}"
         )
     low, high = best.alarms.interval
     size = "no difference that was tried is" if best.resolved is None else f"{_percents(best.resolved)} more time is"

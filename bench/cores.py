@@ -42,11 +42,12 @@ def may_keep() -> bool:
         before = os.sched_getaffinity(0)
         one = {min(before)}
         os.sched_setaffinity(0, one)
-        kept = os.sched_getaffinity(0) == one
-        os.sched_setaffinity(0, before)
+        try:
+            return os.sched_getaffinity(0) == one
+        finally:
+            os.sched_setaffinity(0, before)
     except (OSError, AttributeError):
         return False
-    return kept
 
 
 def keep_to(cores: list[int]) -> None:

@@ -49,7 +49,12 @@ def _cores(root: Path, threads: int, cores: set[int]) -> Sign:
         )
     if not may_keep():
         found += ", and the system keeps no process to one"
-        return Sign(name, found, "perhaps", "both sides of a comparison cannot share a core: allow sched_setaffinity")
+        return Sign(
+            name,
+            found,
+            "perhaps",
+            "both sides of a comparison cannot share a core; allow sched_setaffinity where a sandbox forbids it",
+        )
     return Sign(name, found, "fine")
 
 

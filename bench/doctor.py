@@ -29,7 +29,7 @@ IDLE_S = 1.0
 CACHE_READINGS, CACHE_PAUSE_S = 40, 0.045
 """Two seconds of them: what others do to the shared cache comes and goes."""
 LEAST_PAIR_TIME_S = 0.5
-ALIKE = ("schema_version", "dtype", "threads", "seed", "asked_s", "pairs", "machine")
+ALIKE = ("dtype", "threads", "seed", "asked_s", "pairs", "machine")
 """What comparisons of one file must have in common to be judged together."""
 
 
@@ -96,8 +96,9 @@ def examine(request: Request, tell: Callable[[str], None] = lambda text: None) -
             quiet = counters.between(idle, counters.read())
             evictions = _evictions()
             ceilings = _ceilings(request, tell)
-            tell("starting the servers that processes come from")
-            start_own_servers()
+            if wanted:
+                tell("starting the servers that processes come from")
+                start_own_servers()
             asked = Asked(_work(request, trials), request.pair_time_s, machine.fingerprint)
             start = counters.read()
             for number, share in enumerate(wanted, start=1):
@@ -130,12 +131,9 @@ def _evictions() -> list[float]:
 def _kept(request: Request, machine: str) -> list[Trial]:
     """What its file holds already. Raises BenchError where that was made otherwise than is asked for now."""
     trials = [] if request.out is None else load_trials(request.out)
-    asked = {
-        "schema_version": SCHEMA_VERSION,
-        "asked_s": request.pair_time_s,
-        "pairs": PAIRS,
-        "machine": machine,
-    }
+    if any(trial.schema_version != SCHEMA_VERSION for trial in trials):
+        raise BenchError(f"{request.out} holds comparisons of another version of the doctor: choose another --out")
+    asked = {"asked_s": request.pair_time_s, "pairs": PAIRS, "machine": machine}
     for name in ALIKE:
         wanted = asked.get(name, getattr(request, name, None))
         if other := [trial for trial in trials if getattr(trial, name) != wanted]:

@@ -114,7 +114,7 @@ def make_call(attn: Any, case: Any, q: Any, k: Any, v: Any, extras: dict[str, An
 
 def resize(state: Request, request: Request) -> Answer:
     """Gives turns the size of another side's."""
-    state["stopwatch"].size = type(state["stopwatch"].size)(*request["size"])
+    state["stopwatch"].size = state["stopwatch"].size._make(request["size"])
     return {}
 
 

@@ -36,7 +36,7 @@ CASE_TIME_S = 6.0
 MEMORY_SHARE = 0.45
 """Of the memory that is free: two processes live side by side."""
 UNLIKE = 2
-"""Where one side's turn has more than so many times the other's calls, the size of turns is the least of it."""
+"""Where one side's turn has more than so many times the other's calls, each keeps its own size."""
 NUMBERS = ("seq_lens", "threads", "batch", "heads", "kv_heads", "head_dim")
 MODES = ("forward", "train")
 LISTS = ("seq_lens", "threads")
@@ -76,7 +76,7 @@ def measure(
         cases = _cases(config, homes)
         machine = environment.machine().fingerprint
         if any(c.device == "cpu" and c.threads < environment.cores() for c, _ in cases) and not cores.may_keep():
-            notes.append("the system keeps no process to a core: what else ran on each side's may look like a change")
+            notes.append("the system keeps no process to a core: other work on one side's core may look like a change")
         for number, (case, there) in enumerate(cases, start=1):
             tell(f"{number} of {len(cases)}: {case.variant}, {case.setting}")
             found = _measure_case(case, homes, there, config, rounds)
@@ -167,6 +167,7 @@ def _measure_case(
             if all(one.status == "ok" for one in found):
                 for peer, one, size in zip(peers, found, _alike([one.size for one in found]), strict=True):
                     _ask(peer, one, "resize", size=size)
+            if all(one.status == "ok" for one in found):
                 wanted = None if rounds is None else -(-rounds // PAIRS)
                 lasted.append(_rounds(peers, found, order, 2 * config.case_time / PAIRS, wanted))
             for peer, one in zip(peers, found, strict=True):

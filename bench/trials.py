@@ -86,7 +86,7 @@ def set_up(state: dict[str, Any], work: Work, on: list[int]) -> float:
     unit = make_call(get(VARIANT), work.case, *inputs.draw(work.case, None), {})
     state["stopwatch"] = stopwatch = Stopwatch(unit, "cpu")
     stopwatch.warm_up(least_s=AGAIN_S)
-    # one unit goes first in each turn, untimed, where a call of all units would take as long as the turn
+    # one unit warms the caches before each turn: a call of all would take as long as the turn
     stopwatch.size = Size(1, work.units, untimed_first=True)
     return stopwatch.call_s
 
@@ -112,12 +112,16 @@ def start_own_servers() -> None:
     """Starts the servers, and waits until they are there. Raises BenchError where one does not come."""
     start_servers(SERVERS)
     for server in range(SERVERS):
-        with closing(Child(server)) as child:
+        try:
+            child = Child(server)
+        except (EOFError, OSError):
+            raise BenchError("a process that others are forked from has ended; free memory, and try again") from None
+        with closing(child):
             _ask(child, ready)
 
 
 def sized(dtype: str, threads: int, seed: int) -> Work:
-    """The work that lasts as long as a turn, or longer. Raises BenchError where it cannot be done."""
+    """The work that lasts about as long as a turn, UNITS calls at least. Raises BenchError where it cannot be done."""
     with closing(Child()) as child:
         unit_s = _ask(child, set_up, Work(dtype, threads, seed, UNITS), [])
     return Work(dtype, threads, seed, UNITS * max(1, round(TURN_S / (unit_s * UNITS))))

@@ -18,7 +18,8 @@ TURN_S = 0.005
 def take_turns(
     sides: Sequence[Callable[[], float | None]], order: random.Random, time_s: float, wanted: int | None = None
 ) -> list[tuple[float, ...]]:
-    """What each side gave in each round that both came through: until the time is up, or for the rounds wanted.
+    """What each side gave in each round that both came through: until the time is up and MIN_ROUNDS are taken, or for
+    the rounds wanted.
 
     A side that answers None has failed, and ends it.
     """

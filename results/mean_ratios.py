@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .statistics import ALPHA, LEVEL, Interval
 
-Floats = NDArray[np.float64]
+ROUNDING = 1e-24
+"""Variances of logarithms that are no more than this are those of equal ratios."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class MeanRatio:
 
 
 def mean_ratios(cases: Sequence[Sequence[float]]) -> list[MeanRatio]:
-    """The mean of each case's ratios, which have nothing to do with each other.
+    """The mean of each case's ratios, which are independent.
 
     One ratio alone says nothing of its spread: its interval has no ends and p is 1. Raises ValueError for a case that
     has none.
     """
-    from scipy.special import stdtr, stdtrit
+    from scipy.special import stdtrit
 
     logs = [np.log(np.asarray(ratios, dtype=float)) for ratios in cases]
     if any(one.size == 0 for one in logs):
@@ -54,35 +54,37 @@ def mean_ratios(cases: Sequence[Sequence[float]]) -> list[MeanRatio]:
         if not own:
             found.append(MeanRatio(Interval(math.exp(mean), 0.0, math.inf), 1.0, 1.0))
             continue
-
-        def test(variance: float, df: float, mean: float = mean, count: int = one.size) -> float:
-            error = math.sqrt(variance / count)
-            return float(mean == 0) if error == 0 else float(2 * stdtr(df, -abs(mean) / error))
-
         variance = float(one.var(ddof=1))
         reach = float(stdtrit(own, (1 + LEVEL) / 2)) * math.sqrt(variance / one.size)
-        p = test(variance, own)
+        p = _p(mean, variance / one.size, own)
         joint = max(variance, (lent * typical + own * variance) / (own + lent))
         found.append(
             MeanRatio(
                 Interval(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach)),
                 p,
-                test(joint, own + lent) if lent and p < ALPHA else p,
+                _p(mean, joint / one.size, own + lent) if lent and p < ALPHA else p,
             )
         )
     return found
 
 
+def _p(mean: float, variance: float, df: float) -> float:
+    """Two-sided, of Student's t: that a mean of such a variance is 0."""
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(df, -abs(mean) / math.sqrt(variance))) if variance else float(mean == 0)
+
+
 def lent_by_cases(variances: Sequence[float], df: Sequence[int]) -> tuple[float, float]:
     """What cases know of each other's variance: degrees of freedom, 0 for fewer than two cases, and their variance.
 
-    By the moments of log variances (Smyth 2004, section 6.2); a variance of 0 has none and is left out. From few cases
-    these make out variances to be more alike than they are, so the degrees of freedom are held back by their number:
-    simulated, the chance of a false alarm among all cases stays below 6 % where 5 % are allowed.
+    By the moments of log variances (Smyth 2004, section 6.2); those of equal ratios say nothing and are left out. From
+    few cases these make out variances to be more alike than they are, so the degrees of freedom are held back by their
+    number: simulated, the chance of a false alarm among all cases stays below 6 % where 5 % are allowed.
     """
     from scipy.special import digamma, polygamma
 
-    positive = [(variance, count) for variance, count in zip(variances, df, strict=True) if variance > 0]
+    positive = [(variance, count) for variance, count in zip(variances, df, strict=True) if variance > ROUNDING]
     cases = len(positive)
     if cases < 2:
         return 0.0, 0.0

@@ -93,9 +93,9 @@ class Resolution:
     wall_s: float
 
     @property
-    def within(self) -> float:
-        """How far a pair's median over rounds lies from what its processes would give in endless rounds: the standard
-        error of a median of normal noise."""
+    def error_of_pair(self) -> float:
+        """How far, at most, a pair's median over rounds lies from what its processes would give in endless rounds: the
+        standard error of a median of normal noise. More rounds make it smaller, and the luck of processes not."""
         return self.noise * math.sqrt(math.pi / 2 / (self.rounds / self.pairs))
 
     @property

@@ -11,7 +11,7 @@ from .errors import ResultsError
 from .store import ResultsWarning
 
 SCHEMA_VERSION = 2
-"""Of version 1 processes all came from one server, and each chose the size of its turns."""
+"""In version 1 all processes came from one server, and each chose the size of its turns."""
 
 
 class Trial(BaseModel):

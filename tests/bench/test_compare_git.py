@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ ROOT = Path(worktrees.OURS)
 SMALL = ["--heads", "2", "--head-dim", "32", "--threads", "1", "--seq-lens", "256"]
 NAIVE = Path("variants/full/naive.py")
 LAST_LINE = "        return weights @ v\n"
+SEVERAL = len(cores.usable()) > 1 and cores.may_keep()
 
 
 def git(repository: Path, *arguments: str) -> str:
@@ -129,12 +131,13 @@ def test_a_planted_slow_down_is_found_and_a_change_of_comments_is_not(compared: 
 
 def test_turns_of_both_revisions_have_one_size(compared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[int]] = []
+    calls = itertools.count(4)  # as if each process had found another speed
     ask = Peer.ask
 
     def seen(peer: Peer, what: str, **arguments: Any) -> dict[str, Any]:
         answer = ask(peer, what, **arguments)
         if what == "set_up":
-            answer["size"] = [3, 4 + len(asked), False]  # as if the warm-up had found another speed each time
+            answer["size"] = [3, next(calls), False]
         if what == "resize":
             asked.append(arguments["size"])
         return answer
@@ -142,6 +145,22 @@ def test_turns_of_both_revisions_have_one_size(compared: Any, monkeypatch: pytes
     monkeypatch.setattr(Peer, "ask", seen)
     compared("base", "comments", "--variants", "naive", *SMALL, "--rounds", "6", pairs=2)
     assert asked == [[3, 4, False]] * 4
+
+
+def test_a_revision_that_dies_between_set_up_and_turns_is_worse_by_its_status(
+    compared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, resized = Peer.ask, itertools.count(1)
+
+    def killed(peer: Peer, what: str, **arguments: Any) -> dict[str, Any]:
+        if what == "resize" and next(resized) == 2:  # BASE's comes first
+            peer.process.kill()
+        return ask(peer, what, **arguments)
+
+    monkeypatch.setattr(Peer, "ask", killed)
+    answer = compared("base", "comments", "--variants", "naive", *SMALL, "--rounds", "3", "--json")
+    assert answer.exit_code == 1, answer.stderr
+    assert [(f["word"], f["measure"]) for f in json.loads(answer.stdout)["findings"]] == [("crashed", "status")]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +196,7 @@ def test_where_no_process_can_be_kept_to_a_core_that_is_said(
     assert any("keeps no process to a core" in note for note in json.loads(answer.stdout)["notes"]) is not may
 
 
-@pytest.mark.skipif(len(cores.usable()) < 2, reason="there is one core, or the system does not say")
+@pytest.mark.skipif(not SEVERAL, reason="there is one core, or the system keeps no process to it")
 def test_both_revisions_are_measured_on_one_core_of_each_pair(compared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     places: list[tuple[int, ...]] = []
     ask = Peer.ask

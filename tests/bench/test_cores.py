@@ -100,7 +100,9 @@ print([sorted(one) for one in (*found, os.sched_getaffinity(0))])
 """Prints where a thread from before, one from after and the main one may run."""
 
 
-@pytest.mark.skipif(len(cores.usable()) < 2, reason="there is one core, or the system does not say")
+@pytest.mark.skipif(
+    len(cores.usable()) < 2 or not cores.may_keep(), reason="there is one core, or the system keeps no process to it"
+)
 def test_all_threads_of_a_process_are_kept_to_its_cores() -> None:
     all_of_them = sorted(cores.usable())
     for asked, got in (([], all_of_them), *(([core], [core]) for core in all_of_them[:2])):

@@ -76,7 +76,7 @@ def test_a_sandbox_that_keeps_no_process_to_a_core_is_a_sign(machine: Machine, m
     sign = found(machine())["cores"]
     assert (sign.verdict, sign.advice) == (
         "perhaps",
-        "both sides of a comparison cannot share a core: allow sched_setaffinity",
+        "both sides of a comparison cannot share a core; allow sched_setaffinity where a sandbox forbids it",
     )
 
 

@@ -169,7 +169,10 @@ def test_comparisons_made_otherwise_are_not_mixed(cli: Callable[..., Any], made:
     answer = cli("doctor", "--pairs", "2", "--threads", "2", "--out", out)
     assert answer.code == 2
     assert "holds comparisons with threads 1, and 2 is asked for" in answer.err
-    out.write_text(out.read_text().replace(str([10] * PAIRS).replace(" ", ""), "[20,20,20]"))
+    written = out.read_text()
+    out.write_text(written.replace('"schema_version":2', '"schema_version":1'))
+    assert "of another version of the doctor" in cli("doctor", "--pairs", "2", "--out", out).err
+    out.write_text(written.replace(str([10] * PAIRS).replace(" ", ""), "[20,20,20]"))
     answer = cli("doctor", "--pairs", "2", "--out", out)
     assert answer.code == 2
     assert "holds comparisons with pairs 3, and 6 is asked for" in answer.err
