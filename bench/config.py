@@ -189,9 +189,9 @@ class Config(BaseModel):
     patience: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the run's time, taken for 50 s longer than it is, that may go to like conditions on a CPU; 0: every turn
     counts. Where inputs and outputs are more than a core's own caches hold, and others use the cache that cores share,
-    it goes to further rounds, until those that were calm are enough to count alone (rounds.py). Of several threads
-    on a virtual machine, a turn that was taken with the cores apart is taken again, once they were brought together
-    (placement.py). What counts all the same says so in its record."""
+    it goes to further rounds, until those that were calm are enough to count alone (rounds.py). On a virtual machine of
+    several cores, a turn that was taken while others used them, or with them apart, is taken again, once they rest or
+    were brought together (placement.py). What counts all the same says so in its record."""
     timeout: Seconds = 300.0
     """Seconds for any one step of a case; a case that takes longer is killed and recorded as `timeout`."""
     allocator: Literal["keep", "system"] = "keep"

@@ -1,10 +1,12 @@
-"""Where the cores lie: alike for all turns of a run, as far as handing work between threads tells.
+"""Where the cores lie, and who else uses them: alike for all turns of a run, as far as small work tells.
 
 The host of a virtual machine moves its cores about: two that shared a cache lie in different parts of the processor a
-minute later. Calls of many small operations then take longer and a large product does not, so that ratios change which
-no variant has changed. What handing work to threads takes tells the two apart. It is read beside each turn, in work
-that knows nothing of the variant: a turn counts where it is near the shortest that the run has seen, and others are
-taken again, once the cores were brought together.
+minute later. And such a core may be one of two threads of a real one: while a neighbour works in the other, it has
+half of what they share, for seconds or for minutes. Calls of many small operations then take longer and a large product
+does not, or less so, and ratios change which no variant has changed. What a small piece of work takes the case's
+threads tells of both (handover.py). It is read beside each turn, in work that knows nothing of the variant: a turn
+counts where it is near the shortest that the run has seen, and others are taken again, once the cores of several
+threads were brought together, or the neighbour of one thread's core rests.
 """
 
 from __future__ import annotations
@@ -31,15 +33,19 @@ FIRST_TRIES = 4
 TRIES = 8
 """To bring the cores together, after which turns count wherever these lie for a while: so long that such tries cost
 half of the patience, and the rest is left to others."""
+WAIT_S = 0.1
+"""Until the core of one thread is looked at again: where neighbours rest for a second or two, most of that is left."""
+WAITS = 10
+"""For a try: it then takes as long for one thread as for several."""
 LATEST = 9
-"""Turns whose median tells what handing over takes: a single one may be astray."""
+"""Turns whose median tells what small work takes: a single one may be astray."""
 
 
 class Placement:
-    """Which turns of several threads count. `gather` brings the cores together."""
+    """Which turns count. `gather` brings the cores of several threads together, `wait` lets time pass for one."""
 
-    def __init__(self, gather: Callable[[], None], patience: Patience) -> None:
-        self.gather, self.patience = gather, patience
+    def __init__(self, gather: Callable[[], None], patience: Patience, wait: Callable[[], None]) -> None:
+        self.gather, self.patience, self.wait = gather, patience, wait
         self.shortest_s: dict[int, float] = {}
         """By the number of threads."""
         self.latest: dict[int, deque[float]] = {}
@@ -48,11 +54,11 @@ class Placement:
         """Until when nothing is tried."""
 
     def knows(self, threads: int, handover_s: float) -> None:
-        """What handing over takes, or took before this run was stopped: more than a single reading says."""
+        """What small work takes, or took before this run was stopped: more than a single reading says."""
         self.shortest_s[threads] = min(handover_s, self.shortest_s.get(threads, handover_s))
 
     def judge(self, threads: int, handover_s: float, took_s: float, read: Callable[[], float]) -> float | None:
-        """What handing work over takes beside a turn that counts; None for one that does not.
+        """What small work takes beside a turn that counts; None for one that does not.
 
         `handover_s` was read right after that turn, which took `took_s`; `read` reads again, in its process.
         """
@@ -69,17 +75,18 @@ class Placement:
         return found
 
     def is_near(self, threads: int, handover_s: float) -> bool:
-        """Whether that tells of cores that lie together."""
+        """Whether that tells of cores that lie together and that nobody else uses."""
         return handover_s < HANDOVER * self.shortest_s[threads]
 
     def _begin(self, threads: int, read: Callable[[], float]) -> None:
-        """Sees what handing over takes with the cores together: all tries, since each may leave them apart, and without
-        regard to patience, since all of the run is judged by it."""
+        """Sees what small work takes at best: all tries, since each may leave the cores apart, and without regard to
+        patience, since all of the run is judged by it."""
         self.knows(threads, read())
-        for _ in range(FIRST_TRIES):
+        remedy, times = self._remedy(threads, FIRST_TRIES)
+        for _ in range(times):
             if self.patience.clock() >= self.patience.deadline:
                 break
-            self.gather()
+            remedy()
             self.knows(threads, read())
         self.latest[threads] = deque(maxlen=LATEST)
 
@@ -93,20 +100,30 @@ class Placement:
         if self.is_near(threads, again):
             return again  # the first was astray, as an interruption makes it
         began = self.patience.clock()
-        for _ in range(TRIES):
+        remedy, times = self._remedy(threads, TRIES)
+        for _ in range(times):
             if self.patience.is_over(took_s):
                 break
-            self.gather()
+            remedy()
             if self.is_near(threads, read()):
                 return None
         now = self.patience.clock()
         self.resting[threads] = now + 2 * (now - began) / self.patience.share
         return handover_s
 
+    def _remedy(self, threads: int, tries: int) -> tuple[Callable[[], None], int]:
+        """What may help, and how often to do it for so many tries."""
+        return (self.gather, tries) if threads > 1 else (self.wait, tries * WAITS)
+
 
 def matters() -> bool:
     """Whether a host may move this machine's cores, and they can be made to wake each other."""
     return bool(is_virtual()) and hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1
+
+
+def wait() -> None:
+    """Lets some time pass."""
+    time.sleep(WAIT_S)
 
 
 def wake(state: dict[str, Any]) -> int:

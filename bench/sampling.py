@@ -178,7 +178,7 @@ class Sampling:
         return True
 
     def _judge(self, turn: Turn, handover_s: float, took_s: float) -> float | None:
-        """What handing work over took beside a turn, or None where it does not count for that.
+        """What small work took beside a turn, or None where it does not count for that.
 
         Raises _Gone where its process did not come through.
         """
@@ -194,7 +194,7 @@ class Sampling:
             self.spent_s["placing"] = before + time.monotonic() - began
 
     def _read(self, turn: Turn) -> float:
-        """What handing work over takes now, in a case's process. Raises _Gone where that did not come through."""
+        """What small work takes now, in a case's process. Raises _Gone where that did not come through."""
         answer = self.asking(turn, worker.handover)
         if answer is None:
             raise _Gone

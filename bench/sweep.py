@@ -224,7 +224,7 @@ def _counting(config: Config, deadline: float, step: Callable[[str], None]) -> C
     return Counting(
         patience,
         shared_cache.is_there(),
-        Placement(gather, patience) if moved else None,
+        Placement(gather, patience, placement.wait) if moved else None,
     )
 
 

@@ -67,10 +67,12 @@ class Size(NamedTuple):
 class Stopwatch:
     """Times repeated calls of one function on one device.
 
-    `threads`: how many of a CPU it uses. `turn_s`: about how long the timed calls of a turn take, one call at least.
+    `turn_s`: about how long the timed calls of a turn take, one call at least. `handover`: is read right after them.
     """
 
-    def __init__(self, call: Callable[[], object], device: str, threads: int = 1, turn_s: float = TURN_S) -> None:
+    def __init__(
+        self, call: Callable[[], object], device: str, turn_s: float = TURN_S, handover: Handover | None = None
+    ) -> None:
         self.call = call
         self.turn_s = turn_s
         self.cuda = gpu.is_gpu(device)
@@ -80,9 +82,9 @@ class Stopwatch:
         self.call_s = 0.0
         self.timed_s = 0.0
         """Of the latest turn: inside of its timed calls, interrupted ones too."""
-        self.handover = Handover(threads) if threads > 1 and not self.cuda else None
+        self.handover = handover
         self.handover_s: float | None = None
-        """After the latest turn, where threads share the work."""
+        """After the latest turn, where that is read."""
         self.shared_cache: SharedCache | None = None
         """Made when it is first read."""
         self.eviction: float | None = None
@@ -147,7 +149,7 @@ class Stopwatch:
                 settle()
 
     def read_handover(self) -> float:
-        """What handing work to threads takes between turns, where they share it: seconds."""
+        """The same between turns: seconds."""
         assert self.handover is not None
         try:
             return median(self.handover.read() for _ in range(READINGS))

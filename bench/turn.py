@@ -37,7 +37,7 @@ class Taken:
     timed_s: float
     """Of it, inside of timed calls."""
     handover_s: float | None
-    """Right after it: see handover.py. None of one thread."""
+    """Right after it: see handover.py. None on a GPU."""
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Turn:
 
     @property
     def handovers(self) -> list[float]:
-        """What handing work to threads took, where there are several."""
+        """What a small piece of work took its threads beside each turn, on a CPU."""
         return [each.handover_s for each in self.taken if each.handover_s is not None]
 
     @property
@@ -163,7 +163,7 @@ class Turn:
 def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings, shortest_s: float | None = None) -> dict[str, Any]:
     """The record's fields of a case that came through all of its steps.
 
-    `shortest_s`: the handover by which turns were chosen, if they were.
+    `shortest_s`: the handover by which turns were chosen, if they were (placement.py).
     """
     assert turn.interval is not None
     case, time_s = turn.case, turn.interval.value
@@ -187,7 +187,7 @@ def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings, shortest_s: f
         notes.append(
             f"half of its samples took over twice the fastest, {min(turn.samples):.3g} s: the machine was busy"
         )
-    notes += _moved(turn.handovers) + _apart(turn.handovers, shortest_s) + _evicted(turn.evictions)
+    notes += _moved(turn.handovers) + _slowed(turn.handovers, shortest_s, case.threads) + _evicted(turn.evictions)
     flops = turn.planned.fields["flops_needed"]
     moved = turn.planned.fields.get("bytes_needed") or moved_bytes(case, flops)
     reached = share(flops, moved, time_s, ceilings)
@@ -214,7 +214,7 @@ def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings, shortest_s: f
 
 
 def _moved(handovers: list[float]) -> list[str]:
-    """A sentence where handing work to threads became slower or faster in the middle of a case's rounds."""
+    """A sentence where small work became slower or faster in the middle of a case's rounds."""
     half = len(handovers) // 2
     if half < FEWEST:
         return []
@@ -223,18 +223,19 @@ def _moved(handovers: list[float]) -> list[str]:
         return []
     how = "slower" if last > first else "faster"
     return [
-        f"handing work to threads became {how} in the middle of its rounds: the cores were placed or used otherwise, "
+        f"small work (`handover_s`) became {how} in the middle of its rounds: the cores were placed or used otherwise, "
         "and its time is of both"
     ]
 
 
-def _apart(handovers: list[float], shortest_s: float | None) -> list[str]:
-    """A sentence where rounds count though the cores did not lie as near each other as the run has seen them."""
+def _slowed(handovers: list[float], shortest_s: float | None, threads: int) -> list[str]:
+    """A sentence where rounds count though its cores did not do small work as fast as the run has seen them do it."""
     if shortest_s is None:
         return []
+    why = "the cores lay apart, or others used them" if threads > 1 else "others used its core"
     return [
-        f"beside {which} of its rounds the cores lay apart and were not brought together: handing work to threads took "
-        "longer (`handover_s`), and so do calls of many small operations"
+        f"beside {which} of its rounds {why}, and patience ended before that did: small work took longer "
+        "(`handover_s`), and so do calls of many small operations"
         for which in _which(handovers, HANDOVER * shortest_s)
     ]
 

@@ -26,6 +26,7 @@ from .beside import Beside
 from .cards import card
 from .case import Case
 from .decoding import Step
+from .handover import Handover
 from .timing import AGAIN_S, WARMUP_S, Stopwatch
 
 State = dict[str, Any]
@@ -173,7 +174,8 @@ def _warm_up(
     """Makes a call ready to be sampled. It was first called in `first_s`, in this process or, `again`, in another;
     `earlier_s` went to compiling before that."""
     memory.trim_heap()  # what the check has used is not what a call needs
-    stopwatch = Stopwatch(call, case.device, case.threads, state["how"].turn_s)
+    handover = None if gpu.is_gpu(case.device) else Handover(case.threads)
+    stopwatch = Stopwatch(call, case.device, state["how"].turn_s, handover)
     # elsewhere the first call was something else too: compiling, a launch that nobody waited for, two steps, packing
     alike = not (case.compiled or attn.compiles or case.requests or case.mode == "decode" or gpu.is_gpu(case.device))
     earlier_call_s = first_s if again or alike else None
@@ -201,7 +203,7 @@ def sample(state: State, cache: bool = False, others: bool = False) -> tuple[flo
 
 
 def handover(state: State) -> float:
-    """What handing work to threads takes now, in a case of several: seconds."""
+    """What a small piece of work takes the threads of a case on a CPU now: seconds."""
     return float(state["stopwatch"].read_handover())
 
 

@@ -10,8 +10,8 @@ from .record import IDENTITY, Record, digest
 from .run import Run
 
 HANDOVER = 1.2
-"""Times: by so much the handover between threads may differ between two runs before that is pointed out, and within a
-run before a turn does not count."""
+"""Times: by so much what small work takes may differ between two runs before that is pointed out, and within a run
+before a turn does not count."""
 
 EVICTION = 1.15
 """Times: by so much longer than at once it may take to read a table in the shared cache again before a turn does not
@@ -67,9 +67,10 @@ def _unlike_handovers(base: Side, head: Side, both: list[tuple[Record, Record]])
         return []
     slower, faster = (head, base) if factor > 1 else (base, head)
     return [
-        f"handing work to threads took {max(factor, 1 / factor):.2f} times as long in {slower.name} as in "
-        f"{faster.name}: the cores were placed or used otherwise, and calls of many small operations differ for that "
-        "alone; measure both again, in turns where that can be (compare --git), or with one thread"
+        f"small work of the same threads (`handover_s`) took {max(factor, 1 / factor):.2f} times as long in "
+        f"{slower.name} as in {faster.name}: the cores were placed or used otherwise, and calls of many small "
+        "operations differ for that alone; measure both again, in turns where that can be (compare --git), or with "
+        "more --patience"
     ]
 
 

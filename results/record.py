@@ -123,8 +123,9 @@ class Record(BaseModel):
     ratio_low: Ratio | None = None
     ratio_high: Ratio | None = None
     handover_s: Duration | None = None
-    """Of several threads: median over rounds, right after each turn, of the time in which they add 32768 numbers each,
-    which is little work and one handover. Where it differs between runs, so do calls of many small operations."""
+    """On a CPU: median over rounds, right after each turn, of the time in which its threads add 32768 numbers each,
+    which is little work, and of several threads one handover. Where it differs between runs, so do calls of many small
+    operations."""
     eviction: Ratio | None = None
     """On a CPU, where inputs and outputs are more than 1 MiB: median over the rounds that count of how many times as
     long as at once it took to read 8 MiB again 4 ms later; read beside turns of the group, once a second at most. 1

@@ -140,22 +140,21 @@ def test_a_thread_that_never_rests_is_not_waited_for_without_end(
     assert now[0] == pytest.approx(timing.SETTLE_S, abs=2 * timing.POLL_S)
 
 
-def test_what_a_handover_costs_is_read_after_each_turn_of_several_threads_and_not_in_it(
+def test_what_small_work_takes_is_read_after_each_turn_and_not_in_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = Clock(monkeypatch, 0.001)
-    watch = timing.Stopwatch(clock.call, "cpu", threads=2)
-    assert watch.handover is not None
+    handover = Handover(threads=1)
+    watch = timing.Stopwatch(clock.call, "cpu", handover=handover)
 
     def read() -> float:
         clock.now += 0.7
         return 0.7
 
-    monkeypatch.setattr(watch.handover, "read", read)
+    monkeypatch.setattr(handover, "read", read)
     watch.warm_up()
     assert [watch.sample() for _ in range(3)] == pytest.approx([0.001] * 3)
     assert watch.handover_s == 0.7
-    assert timing.Stopwatch(clock.call, "cpu", threads=1).handover is None
 
 
 def test_a_handover_is_the_time_of_one_addition(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Turns of several threads count while the cores lie together, and are taken again where they do not."""
+"""Turns count while the cores lie together and nobody else uses them, and are taken again where that is not so."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 from attnbench.bench import environment, placement, sweep, worker
 from attnbench.bench.counting import Counting
 from attnbench.bench.patience import HEAD_START_S, Patience
-from attnbench.bench.placement import FIRST_TRIES, LATEST, TRIES, Placement
+from attnbench.bench.placement import FIRST_TRIES, LATEST, TRIES, WAIT_S, WAITS, Placement
 from attnbench.bench.plan import ask
 from attnbench.bench.sampling import RETAKES
-from attnbench.bench.turn import _apart
+from attnbench.bench.turn import _slowed
 
 NEAR, APART = 3.5e-6, 4.9e-6
 SHARE = 0.2
@@ -24,18 +24,26 @@ MATTERS = placement.matters
 
 
 class Host:
-    """A machine whose cores lie as told each time that they were gathered, and a clock that gathering moves."""
+    """A machine whose cores lie, or are used, as told each time that they were gathered or waited for, and a clock that
+    this moves."""
 
-    def __init__(self, *then: float, now: float = NEAR) -> None:
-        self.handover_s, self.then = now, list(then)
-        self.gathered = self.read = 0
+    def __init__(self, *then: float, now: float = NEAR, threads: int = 2) -> None:
+        self.handover_s, self.then, self.threads = now, list(then), threads
+        self.gathered = self.waited = self.read = 0
         self.seconds = 0.0
         self.patience = Patience(SHARE, clock=lambda: self.seconds)
-        self.cores = Placement(self.gather, self.patience)
+        self.cores = Placement(self.gather, self.patience, self.wait)
 
     def gather(self) -> None:
         self.gathered += 1
-        self.seconds += 1
+        self._pass(1)
+
+    def wait(self) -> None:
+        self.waited += 1
+        self._pass(WAIT_S)
+
+    def _pass(self, seconds: float) -> None:
+        self.seconds += seconds
         self.handover_s = self.then.pop(0) if self.then else self.handover_s
 
     def reading(self) -> float:
@@ -46,7 +54,7 @@ class Host:
         """The judgement of a turn beside which that was read."""
         self.seconds += took_s
         with self.patience.spending():
-            found = self.cores.judge(2, handover_s, took_s, self.reading)
+            found = self.cores.judge(self.threads, handover_s, took_s, self.reading)
         self.patience.cost_s += took_s if found is None else 0.0
         return found
 
@@ -59,8 +67,9 @@ class Host:
 
     def counted(self) -> tuple[int, int]:
         """How often it was read and gathered since this was last asked."""
-        found = self.read, self.gathered
-        self.read = self.gathered = 0
+        assert not (self.waited if self.threads > 1 else self.gathered)
+        found = self.read, self.gathered + self.waited
+        self.read = self.gathered = self.waited = 0
         return found
 
 
@@ -83,6 +92,26 @@ def test_a_turn_with_the_cores_apart_is_taken_again_when_they_lie_together() -> 
     assert host.turn(APART) is None
     assert host.counted() == (4, 3)
     assert host.turn(NEAR) == NEAR
+
+
+def test_a_turn_of_one_thread_is_taken_again_when_others_left_its_core() -> None:
+    host = Host(threads=1).begun()
+    host.handover_s, host.then = APART, [APART, APART, NEAR]
+    assert host.turn(APART) is None
+    assert host.counted() == (4, 3)
+    assert host.turn(NEAR) == NEAR
+    host.handover_s = APART
+    assert host.turn(APART) == APART  # nobody leaves
+    assert host.counted() == (1 + TRIES * WAITS, TRIES * WAITS)
+    assert host.turn(APART) == APART
+    assert host.counted() == (0, 0)  # after which it rests
+
+
+def test_a_run_of_one_thread_waits_for_the_shortest_that_it_could_have() -> None:
+    host = Host(*[APART] * (FIRST_TRIES * WAITS - 1), NEAR, now=APART, threads=1)
+    assert host.turn(APART) is None
+    assert host.cores.shortest_s == {1: NEAR}
+    assert host.counted() == (1 + FIRST_TRIES * WAITS, FIRST_TRIES * WAITS)
 
 
 def test_what_cannot_be_brought_together_counts_and_is_tried_again_after_a_rest() -> None:
@@ -179,7 +208,7 @@ def test_a_resumed_run_remembers() -> None:
 
 
 def test_thread_counts_are_apart() -> None:
-    cores = Placement(lambda: None, Patience(SHARE))
+    cores = Placement(lambda: None, Patience(SHARE), lambda: None)
     assert cores.judge(2, NEAR, 0.01, lambda: NEAR) == NEAR
     assert cores.judge(4, 3 * NEAR, 0.01, lambda: 3 * NEAR) == 3 * NEAR
     assert cores.is_near(4, 3 * NEAR)
@@ -190,9 +219,10 @@ def test_thread_counts_are_apart() -> None:
     ("handovers_s", "which"), [([NEAR, APART, APART, 1.1 * NEAR], "most"), ([NEAR, NEAR, NEAR, 1.2 * NEAR], "some")]
 )
 def test_what_was_measured_apart_says_so(handovers_s: list[float], which: str) -> None:
-    (note,) = _apart(handovers_s, NEAR)
+    (note,) = _slowed(handovers_s, NEAR, threads=2)
     assert note.startswith(f"beside {which} of its rounds the cores lay apart")
-    assert _apart(handovers_s[:1], NEAR) == _apart(handovers_s, None) == _apart([], NEAR) == []
+    assert "others used its core" in _slowed(handovers_s, NEAR, threads=1)[0]
+    assert _slowed(handovers_s[:1], NEAR, 2) == _slowed(handovers_s, None, 2) == _slowed([], NEAR, 2) == []
 
 
 # -- for real ---------------------------------------------------------------------------------------------------
@@ -234,13 +264,13 @@ def test_it_matters_where_a_host_can_move_several_cores(
 class Refusing(Placement):
     """Refuses the first turns, however near the cores lie."""
 
-    def __init__(self, first: int) -> None:
-        super().__init__(lambda: None, Patience(SHARE))
-        self.left, self.counted = first, list[float]()
+    def __init__(self, first: int, threads: int = 2) -> None:
+        super().__init__(lambda: None, Patience(SHARE), lambda: None)
+        self.threads, self.left, self.counted = threads, first, list[float]()
         self.readings = 0
 
     def judge(self, threads: int, handover_s: float, took_s: float, read: Callable[[], float]) -> float | None:
-        assert (threads, took_s > 0) == (2, True)
+        assert (threads, took_s > 0) == (self.threads, True)
         self.left -= 1
         if self.left >= 0:
             self.readings += 0 < read() < 1
@@ -306,10 +336,14 @@ def test_without_patience_the_cores_may_lie_anywhere(
     assert ("placing" in spent(tmp_path)) is judged
 
 
-def test_one_thread_has_nothing_to_be_judged_by(
+def test_one_thread_is_judged_by_the_same_work(
     sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("attnbench.bench.sweep._counting", lambda *args: judged_by(Refusing(99)))
+    cores = Refusing(1, threads=1)
+    monkeypatch.setattr("attnbench.bench.sweep._counting", lambda *args: judged_by(cores))
     (record,) = sweep("--variants", "sdpa", "--seq-lens", "64").records
-    assert (record["status"], record["handover_s"]) == ("ok", None)
-    assert "placing" not in spent(tmp_path)
+    assert record["status"] == "ok"
+    assert cores.readings == 1
+    assert len(cores.counted) == len(record["samples_s"])
+    assert 0 < min(cores.counted) <= record["handover_s"] <= max(cores.counted) < 0.01
+    assert spent(tmp_path)["placing"] > 0
