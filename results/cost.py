@@ -28,7 +28,7 @@ PARTS = {
     "renewing": "drawing inputs and warming up again in a case's further processes",
     "starting": "starting processes",
     "pausing": "between timed calls: one untimed, instruments, garbage, until threads sleep, passing turns on",
-    "placing": "bringing the cores together, and turns taken while they lay apart",
+    "placing": "waiting for cores that others use, bringing them together, and turns taken before that",
     "left_out": "turns that do not count, as others used the shared cache beside them",
     "preloading": "starting the fork servers that processes come from: they import torch",
     "planning": "planning: finding variants, capturing input",

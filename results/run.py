@@ -63,6 +63,6 @@ class Run(BaseModel):
     spent_s: dict[str, Duration] = {}
     """Seconds of the run by what they went to: `total`, and of it `planning`, `ceilings`, the `recall` probe,
     `preloading` fork servers, `starting` processes, `checking` and warming up, `sampling`, `placing` (turns that do not
-    count for where the cores lay, and bringing these together), `left_out` (turns that do not count for who used the
-    shared cache) and `weighing`; of sampling, `measured` is what passed inside of timed calls. Parts that were killed
-    are not in it."""
+    count for where the cores lay or who used these, bringing them together, and waiting), `left_out` (turns that do not
+    count for who used the shared cache) and `weighing`; of sampling, `measured` is what passed inside of timed calls.
+    Parts that were killed are not in it."""
