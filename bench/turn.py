@@ -234,7 +234,7 @@ def _slowed(handovers: list[float], shortest_s: float | None, threads: int) -> l
         return []
     why = "the cores lay apart, or others used them" if threads > 1 else "others used its core"
     return [
-        f"beside {which} of its rounds {why}, and patience ended before that did: small work took longer "
+        f"beside {which} of its rounds {why}, and that did not end in time: small work took longer "
         "(`handover_s`), and so do calls of many small operations"
         for which in _which(handovers, HANDOVER * shortest_s)
     ]
