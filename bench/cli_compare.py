@@ -74,7 +74,8 @@ def compare(
     A time is called only where the effect reaches the threshold and the samples differ by a Mann–Whitney test that is
     corrected for the number of comparisons; `perhaps` is what would count if it were the only case. Two runs did not
     take turns: where all of HEAD was slower or faster, that is said, and taken off only with --relative. Their rounds
-    are what is counted, and rounds of one process share its luck. With --git, both revisions are checked out and
+    are what is counted, those with like neighbours in the shared cache where enough are; rounds of one process share
+    its luck. With --git, both revisions are checked out and
     measured in turns, so that whatever slows the machine slows both, in six pairs of processes, whose ratios a t-test
     compares with 1.
     """
@@ -131,6 +132,7 @@ def _plain(found: Comparison, everything: bool) -> dict[str, Any]:
         "threshold": found.threshold,
         "relative": found.relative,
         "shift": None if found.shift is None else asdict(found.shift),
+        "ratios": None if found.ratios is None else vars(found.ratios) | {"worst_case": case(found.ratios.worst_case)},
         "comparisons": len(found.findings),
         "findings": [
             case(f.case)
@@ -155,6 +157,8 @@ def _tell(found: Comparison, everything: bool, markdown: bool) -> None:
         click.echo("\n".join(["", *_markdown(HEADER), *(line for row in shown for line in _markdown(row)[:1]), ""]))
     elif shown:
         echo_table(HEADER, shown)
+    if found.ratios is not None:
+        click.echo(found.ratios)
     click.echo(found.summary)
 
 

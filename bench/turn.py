@@ -20,9 +20,9 @@ LONG_S = 0.15
 """A call that takes longer works on so much memory that it hardly matters where that lies: medians of five calls in
 each of six processes spread by .6 to 1.1 %, about as far as chance alone spreads them. One process takes all samples of
 such."""
-OWN_BYTES = 1 << 20
+OWN_BYTES = 1 << 19
 """A case whose inputs and outputs are no more than this works mostly in its cores' own caches, which no neighbour
-touches."""
+touches: of 1 MiB or more for each core, with room for scores, features and states beside."""
 FEWEST = 4
 """Rounds of a half that say whether the machine changed between the two."""
 
@@ -180,6 +180,7 @@ def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings, shortest_s: f
         "processes": len({each.process for each in turn.taken}),
         "handover_s": median(turn.handovers) if turn.handovers else None,
         "eviction": median(turn.evictions) if turn.evictions else None,
+        "evictions": turn.evictions or None,
         "tokens_per_s": case.batch * case.n_q / time_s,
     }
     found["reasons"] = notes = []

@@ -21,7 +21,7 @@ from .palette import FAMILIES, family_of
 from .settings import MODES, Entry, Setting, captured, causality, shape_words
 from .training import TaskSetting
 
-LEFT_OUT = ("samples_s", "schema_version", "group_id", "causal", "machine")
+LEFT_OUT = ("samples_s", "evictions", "schema_version", "group_id", "causal", "machine")
 """Fields that the page does without, or has under another name."""
 HELPERS = ("run_number", "setting", "moved_bytes")
 """Columns that charts need and the table does not show."""

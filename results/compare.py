@@ -4,7 +4,8 @@ A time is called faster or slower only when the effect reaches the threshold *an
 samples differ. Two finished runs did not take turns, so a machine that was slower as a whole during one of them shifts
 every time alike. That shift is measured and put into words beside what the runs' own ceilings say of the machine; it is
 taken off only where asked (`relative`), since a slow-down of all cases may as well be the code's, and then it is the
-worst regression of all. Memory, state, status, error and fidelity do not depend on the machine's mood.
+worst regression of all. Of their rounds those are compared that had like neighbours (alike.py). Memory, state, status,
+error and fidelity do not depend on the machine's mood.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .agreement import Agreement, agreement
+from .alike import of_like_rounds, words_of_rounds
 from .benchmark_file import opened
 from .changes import ORDER, Finding, Verdict, certain, times
 from .conditions import Side, matching, unlike_beside, unlike_conditions
@@ -51,6 +54,8 @@ class Comparison:
     threshold: float
     shift: Interval | None
     """HEAD's times over BASE's, in the median over cases; None where cases are few, or took turns."""
+    ratios: Agreement | None
+    """How far ratios to the baseline agree; None where they are not in both, or the sides took turns."""
     relative: bool
     notes: list[str]
     """What a reader must know, worst first."""
@@ -120,6 +125,10 @@ def compare(
         raise ResultsError(f"{base.name} and {head.name} have no case in common; measure the same cases in both")
     ok = [(b, h) for b, h in both if b.status == h.status == "ok"]
     timed = [(b, h) for b, h in ok if _has_samples(b) and _has_samples(h)]
+    ratios = None if paired else agreement(timed, base.records, head.records)
+    if not paired:
+        all_rounds, timed = timed, [of_like_rounds(b, h) for b, h in timed]
+        notes += words_of_rounds(all_rounds, timed)
     shift = None if paired else _shift(timed)
     if relative and shift is None:
         raise ResultsError(
@@ -151,6 +160,7 @@ def compare(
         [after[k] for k in after if k not in before],
         threshold,
         shift,
+        ratios,
         relative,
         notes,
     )

@@ -127,10 +127,12 @@ class Record(BaseModel):
     which is little work, and of several threads one handover. Where it differs between runs, so do calls of many small
     operations."""
     eviction: Ratio | None = None
-    """On a CPU, where inputs and outputs are more than 1 MiB: median over the rounds that count of how many times as
+    """On a CPU, where inputs and outputs are more than 512 KiB: median over the rounds that count of how many times as
     long as at once it took to read 8 MiB again 4 ms later; read beside turns of the group, once a second at most. 1
     where nobody else uses the cache that cores share; about 2.5 where others push all of it out. Where it differs
     between runs, so do calls that come back to what they wrote."""
+    evictions: list[Ratio] | None = None
+    """The same beside each round of `samples_s`."""
     tokens_per_s: Figure | None = None
     """batch · n_q / time_s."""
     batch_calls: list[str] | None = None

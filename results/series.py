@@ -104,12 +104,13 @@ def ratio_between(record: Record, other: Record, base: Record | None) -> Interva
     baseline `base` that both have recorded, which is that of the samples only where they were.
     """
     x, y = samples_of(record), samples_of(other)
-    if base is not None and all(_took_turns(each, base) for each in (record, other)):
+    if base is not None and all(took_turns(each, base) for each in (record, other)):
         return paired_ratio(x, y)
     return ratio_of_medians(x, y)
 
 
-def _took_turns(record: Record, base: Record) -> bool:
+def took_turns(record: Record, base: Record) -> bool:
+    """Whether rounds of the same number were taken together, by a case and the baseline that its ratio divides by."""
     if record.case_id == base.case_id:
         return True
     if record.ratio is None or not record.samples_s or not base.samples_s:

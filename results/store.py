@@ -269,8 +269,8 @@ def _first(error: ValidationError) -> str:
 def load(*paths: str | Path) -> pd.DataFrame:
     """All records of some runs as a DataFrame: one row a record, one column a field, and `run` with the path.
 
-    A run is its folder, or a file that `make bench` saved. `params` stays a dict, `samples_s` a list. Raises
-    ResultsError for what is no run; warns (ResultsWarning) of each line that cannot be read and keeps the rest.
+    A run is its folder, or a file that `make bench` saved. `params` stays a dict, `samples_s` and `evictions` lists.
+    Raises ResultsError for what is no run; warns (ResultsWarning) of each line that cannot be read and keeps the rest.
     """
     import pandas as pd
 

@@ -345,5 +345,5 @@ def test_one_thread_is_judged_by_the_same_work(
     assert record["status"] == "ok"
     assert cores.readings == 1
     assert len(cores.counted) == len(record["samples_s"])
-    assert 0 < min(cores.counted) <= record["handover_s"] <= max(cores.counted) < 0.01
+    assert 0 < min(cores.counted) <= record["handover_s"] <= max(cores.counted)
     assert spent(tmp_path)["placing"] > 0

@@ -162,6 +162,7 @@ def test_rounds_beside_others_are_made_up_for_by_further_ones_of_further_process
     for record in records:
         assert (record["status"], record["eviction"], about_others(record)) == ("ok", ALONE, [])
         assert (len(record["samples_s"]), record["processes"]) == (8, 4)
+        assert record["evictions"] == [ALONE] * 8
     base, other = sorted(records, key=lambda record: float(record["ratio"] != 1))
     assert paired_ratio(other["samples_s"], base["samples_s"]).value == pytest.approx(other["ratio"])
     assert patience.cost_s > 0
@@ -205,7 +206,7 @@ def test_who_never_stops_costs_what_was_allowed_and_is_told_of(told: Sweep) -> N
     for record in records:
         assert (record["status"], record["eviction"]) == ("ok", OTHERS)
         assert "most of its rounds" in about_others(record)[0]
-        assert len(record["samples_s"]) > 5
+        assert len(record["samples_s"]) == len(record["evictions"]) > 5
     assert patience.cost_s > 0.02 * HEAD_START_S * 0.5
     assert "left_out" not in spent
 
@@ -230,7 +231,7 @@ def test_nothing_is_read_of_what_fits_into_a_core_s_own_caches_or_without_an_ins
     told: Sweep, length: str, looks: bool
 ) -> None:
     records, _ = told(repeat(OTHERS), Patience(0.9), length=length, looks=looks)
-    assert {(record["status"], record["eviction"]) for record in records} == {("ok", None)}
+    assert {(record["status"], record["eviction"], record["evictions"]) for record in records} == {("ok", None, None)}
 
 
 @pytest.mark.parametrize(("value", "words"), [("1", "less than 1"), ("-0.1", "greater than or equal to 0")])

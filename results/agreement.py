@@ -1,0 +1,65 @@
+"""How far two runs agree on what they are made for: the ratio of each case to the baseline of its group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from .alike import FEWEST, Pair, like_rounds
+from .record import Record
+from .series import baseline_of, took_turns
+from .statistics import round_ratios
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Ratios to the baseline in two runs of the same cases."""
+
+    cases: int
+    """With a ratio in both, the baselines themselves left out."""
+    median: float
+    """By what share the larger of the two exceeds the other, in the median over cases."""
+    worst: float
+    """The same of the case where it is most."""
+    worst_case: Record
+
+    def __str__(self) -> str:
+        worst = self.worst_case
+        return (
+            f"ratios to the baseline differ by {self.median:.1%} in the median over {self.cases} cases and by "
+            f"{self.worst:.1%} at most ({worst.variant}, {worst.n_k:,} tokens, threads {worst.threads})"
+        )
+
+
+def agreement(pairs: Iterable[Pair], base: Sequence[Record], head: Sequence[Record]) -> Agreement | None:
+    """Of these pairs, with all records of each run; None where no ratio is in both.
+
+    Of rounds beside which others used the shared cache alike in both runs, where records tell of them (alike.py).
+    """
+    found = []
+    for pair in pairs:
+        baselines = baseline_of(pair[0], base), baseline_of(pair[1], head)
+        ratios = _ratios(pair, baselines)
+        if ratios is not None:
+            found.append((max(ratios) / min(ratios) - 1, pair[1]))
+    if not found:
+        return None
+    worst, case = max(found, key=lambda each: each[0])
+    return Agreement(len(found), median(difference for difference, _ in found), worst, case)
+
+
+def _ratios(pair: Pair, baselines: tuple[Record | None, Record | None]) -> tuple[float, float] | None:
+    """Of one case in both; None where there is none, or it is the baseline itself."""
+    old, new = (record.ratio for record in pair)
+    if not old or not new or None in baselines or pair[0].baseline != pair[1].baseline:
+        return None
+    sides = [(record, own) for record, own in zip(pair, baselines, strict=True) if own is not None]
+    if any(record.case_id == own.case_id for record, own in sides):
+        return None
+    if all(took_turns(record, own) for record, own in sides):
+        rounds = [round_ratios(record.samples_s or [], own.samples_s or []) for record, own in sides]
+        like = like_rounds(*((record.evictions or [])[: len(own)] for record, own in zip(pair, rounds, strict=True)))
+        if len(like) >= FEWEST:
+            return median(rounds[0][i] for i, _ in like), median(rounds[1][j] for _, j in like)
+    return old, new
