@@ -74,8 +74,8 @@ def compare(
     A time is called only where the effect reaches the threshold and the samples differ by a Mann–Whitney test that is
     corrected for the number of comparisons; `perhaps` is what would count if it were the only case. Two runs did not
     take turns: where all of HEAD was slower or faster, that is said, and taken off only with --relative. Their rounds
-    are what is counted, those with like neighbours in the shared cache where enough are; rounds of one process share
-    its luck. With --git, both revisions are checked out and
+    are what is counted, and where neighbours used the shared cache otherwise, those beside which they did alike; rounds
+    of one process share its luck. With --git, both revisions are checked out and
     measured in turns, so that whatever slows the machine slows both, in six pairs of processes, whose ratios a t-test
     compares with 1.
     """

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from .alike import FEWEST, Pair, like_rounds
+from .alike import Pair, like_rounds, readings_of
 from .record import Record
 from .series import baseline_of, took_turns
 from .statistics import round_ratios
@@ -17,7 +17,7 @@ class Agreement:
     """Ratios to the baseline in two runs of the same cases."""
 
     cases: int
-    """With a ratio in both, the baselines themselves left out."""
+    """With a ratio to the same baseline in both, the baselines themselves left out."""
     median: float
     """By what share the larger of the two exceeds the other, in the median over cases."""
     worst: float
@@ -27,8 +27,9 @@ class Agreement:
     def __str__(self) -> str:
         worst = self.worst_case
         return (
-            f"ratios to the baseline differ by {self.median:.1%} in the median over {self.cases} cases and by "
-            f"{self.worst:.1%} at most ({worst.variant}, {worst.n_k:,} tokens, threads {worst.threads})"
+            f"ratios to the same baseline, of {self.cases} cases, differ by {self.median:.1%} in the median and by "
+            f"{self.worst:.1%} at most ({worst.variant}, {worst.mode}, {worst.n_k:,} tokens, {worst.dtype}, "
+            f"threads {worst.threads})"
         )
 
 
@@ -52,14 +53,14 @@ def agreement(pairs: Iterable[Pair], base: Sequence[Record], head: Sequence[Reco
 def _ratios(pair: Pair, baselines: tuple[Record | None, Record | None]) -> tuple[float, float] | None:
     """Of one case in both; None where there is none, or it is the baseline itself."""
     old, new = (record.ratio for record in pair)
-    if not old or not new or None in baselines or pair[0].baseline != pair[1].baseline:
-        return None
     sides = [(record, own) for record, own in zip(pair, baselines, strict=True) if own is not None]
-    if any(record.case_id == own.case_id for record, own in sides):
+    if not old or not new or len(sides) < 2 or any(record.case_id == own.case_id for record, own in sides):
+        return None
+    if len({(own.variant, str(own.params)) for _, own in sides}) > 1:
         return None
     if all(took_turns(record, own) for record, own in sides):
         rounds = [round_ratios(record.samples_s or [], own.samples_s or []) for record, own in sides]
-        like = like_rounds(*((record.evictions or [])[: len(own)] for record, own in zip(pair, rounds, strict=True)))
-        if len(like) >= FEWEST:
+        like = like_rounds(*(readings_of(record)[: len(own)] for record, own in zip(pair, rounds, strict=True)))
+        if like:
             return median(rounds[0][i] for i, _ in like), median(rounds[1][j] for _, j in like)
     return old, new

@@ -126,6 +126,7 @@ def compare(
     ok = [(b, h) for b, h in both if b.status == h.status == "ok"]
     timed = [(b, h) for b, h in ok if _has_samples(b) and _has_samples(h)]
     ratios = None if paired else agreement(timed, base.records, head.records)
+    notes += unlike_beside(base, head, timed)
     if not paired:
         all_rounds, timed = timed, [of_like_rounds(b, h) for b, h in timed]
         notes += words_of_rounds(all_rounds, timed)
@@ -135,7 +136,6 @@ def compare(
             f"{len(timed)} cases were timed in both, too few to tell a shift of the whole machine from changes of "
             f"their own; leave out --relative, or compare at least {FEWEST_CASES}"
         )
-    notes += unlike_beside(base, head, timed)
     groups = _by_group(timed, shift)
     shifts = [groups[h.group_id] if relative else 1.0 for _, h in timed]
     if shift is not None:
