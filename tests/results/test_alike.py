@@ -170,7 +170,7 @@ def test_without_a_ratio_in_both_there_is_nothing_to_agree_on() -> None:
         {"evictions": None},
         {"evictions": [1.9] * (ROUNDS - 1)},
         {"evictions": [9.0] * (ROUNDS - FEWEST + 1) + READINGS[: FEWEST - 1]},
-        {"evictions": READINGS[: FEWEST_READINGS - 1] * (ROUNDS // (FEWEST_READINGS - 1)) + [9.0] * 4},
+        {"evictions": READINGS[: FEWEST_READINGS - 1] * 10 + [9.0] * (ROUNDS - 10 * (FEWEST_READINGS - 1))},
     ],
 )
 def test_where_readings_are_lacking_or_unlike_all_rounds_are_compared(changes: dict[str, Any]) -> None:
