@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from .settings import Entry, Setting, Test
@@ -25,6 +26,8 @@ class Item:
 
     label: str
     setting: Setting
+    where: str
+    """The setting's title, with its details where another has the same title."""
     entries: tuple[Entry, ...]
 
     @property
@@ -34,7 +37,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Reason:
-    """Records of one status that give the same reason."""
+    """Records that give the same reason."""
 
     text: str
     items: tuple[Item, ...]
@@ -66,23 +69,35 @@ def gaps(settings: Sequence[Setting]) -> list[Gap]:
 
 
 def remarks(settings: Sequence[Setting]) -> list[Reason]:
-    """What the records with figures say about them."""
-    return by_reason(settings, lambda entry: entry.record.status == "ok" and bool(entry.record.reasons))
+    """What the records with figures say about them; each sentence by itself, as many a record has several."""
+    return by_reason(settings, lambda entry: entry.record.status == "ok", lambda entry: entry.record.reasons)
 
 
-def by_reason(settings: Sequence[Setting], test: Test) -> list[Reason]:
+def by_reason(
+    settings: Sequence[Setting], test: Test, texts: Callable[[Entry], Iterable[str]] = lambda entry: [_all_of(entry)]
+) -> list[Reason]:
     """Entries that pass the test, by the reasons they give; the commonest first."""
     found: dict[str, dict[tuple[str, int], list[Entry]]] = {}
     for setting in settings:
         for entry in filter(test, setting.entries):
-            text = "\n".join(entry.record.reasons) or "No reason was recorded."
-            found.setdefault(text, {}).setdefault((entry.label, setting.number), []).append(entry)
+            for text in texts(entry):
+                found.setdefault(text, {}).setdefault((entry.label, setting.number), []).append(entry)
     by_number = {setting.number: setting for setting in settings}
+    titles = Counter(setting.title for setting in settings)
+
+    def item(label: str, setting: Setting, entries: Sequence[Entry]) -> Item:
+        where = setting.title if titles[setting.title] == 1 else f"{setting.title}, {setting.detail}"
+        return Item(label, setting, where, tuple(entries))
+
     reasons = [
-        Reason(text, tuple(Item(label, by_number[number], tuple(each)) for (label, number), each in items.items()))
+        Reason(text, tuple(item(label, by_number[number], each) for (label, number), each in items.items()))
         for text, items in found.items()
     ]
     return sorted(reasons, key=lambda reason: -_cases(reason.items))
+
+
+def _all_of(entry: Entry) -> str:
+    return "\n".join(entry.record.reasons) or "No reason was recorded."
 
 
 def _cases(items: Iterable[Item]) -> int:

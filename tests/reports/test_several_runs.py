@@ -9,6 +9,7 @@ import pytest
 
 from attnbench.reports.load import load_runs
 from attnbench.reports.machines import Machines, machines
+from attnbench.reports.missing import remarks
 from attnbench.reports.report import write
 from attnbench.reports.settings import split
 from attnbench.results.record import Record
@@ -106,3 +107,29 @@ def test_the_page_has_all_three(tmp_path: Path) -> None:
     assert set(re.findall(r"#record=(\d)-", page)) == {"1", "2", "3"}
     markdown = report.markdown.read_text(encoding="utf-8")
     assert "1 → 1 → 2, clearly past block\\_local" in markdown
+
+
+def test_tables_in_markdown_are_tables(tmp_path: Path) -> None:
+    lines = write(three(tmp_path), tmp_path / "out").markdown.read_text(encoding="utf-8").splitlines()
+    rows = [number for number, line in enumerate(lines) if line.startswith("|")]
+    heads = [number for number in rows if not lines[number - 1].startswith("|")]
+    assert any(lines[number].endswith("| Rank |") for number in heads)
+    for number in heads:
+        assert re.fullmatch(r"\|(-+:?\|)+", lines[number + 1])
+        assert lines[number + 2].startswith("|")
+
+
+def test_each_remark_stands_once_and_names_the_run(tmp_path: Path) -> None:
+    runs = [
+        synthetic.write(tmp_path / name, [synthetic.timed("sdpa", 256, 0.1, baseline="sdpa", base_s=0.1, reasons=said)])
+        for name, said in (("one", ["warm", "loud"]), ("two", ["loud"]))
+    ]
+    loaded = load_runs(runs)
+    loud, warm = remarks(split(loaded))
+    assert (loud.text, warm.text) == ("loud", "warm")
+    assert [item.where.rpartition(", ")[2] for item in loud.items] == ["run one", "run two"]
+    (only,) = remarks(split(loaded[1:]))
+    assert only.items[0].where == only.items[0].setting.title
+    text = write(runs, tmp_path / "out").markdown.read_text(encoding="utf-8")
+    assert "- loud\n" in text
+    assert "- warm\n" in text
