@@ -26,8 +26,8 @@ class Item:
 
     label: str
     setting: Setting
-    where: str
-    """The setting's title, with its details where another has the same title."""
+    title: str
+    """The setting's, with its details where another has the same."""
     entries: tuple[Entry, ...]
 
     @property
@@ -61,7 +61,7 @@ def gaps(settings: Sequence[Setting]) -> list[Gap]:
     """Every record that is not ok, once."""
     found = []
     for status, meaning in MEANING.items():
-        reasons = by_reason(settings, lambda entry, status=status: entry.record.status == status)  # type: ignore[misc]
+        reasons = by_reason(settings, lambda entry, status=status: entry.record.status == status, _together)  # type: ignore[misc]
         if reasons:
             cases = sum(len(item.entries) for reason in reasons for item in reason.items)
             found.append(Gap(status, meaning, tuple(reasons), cases))
@@ -69,35 +69,33 @@ def gaps(settings: Sequence[Setting]) -> list[Gap]:
 
 
 def remarks(settings: Sequence[Setting]) -> list[Reason]:
-    """What the records with figures say about them; each sentence by itself, as many a record has several."""
+    """What the records with figures say about them; where one says several things, each by itself."""
     return by_reason(settings, lambda entry: entry.record.status == "ok", lambda entry: entry.record.reasons)
 
 
-def by_reason(
-    settings: Sequence[Setting], test: Test, texts: Callable[[Entry], Iterable[str]] = lambda entry: [_all_of(entry)]
-) -> list[Reason]:
-    """Entries that pass the test, by the reasons they give; the commonest first."""
+def by_reason(settings: Sequence[Setting], test: Test, texts: Callable[[Entry], Iterable[str]]) -> list[Reason]:
+    """Entries that pass the test, by their texts; the commonest first."""
     found: dict[str, dict[tuple[str, int], list[Entry]]] = {}
     for setting in settings:
         for entry in filter(test, setting.entries):
             for text in texts(entry):
                 found.setdefault(text, {}).setdefault((entry.label, setting.number), []).append(entry)
     by_number = {setting.number: setting for setting in settings}
-    titles = Counter(setting.title for setting in settings)
-
-    def item(label: str, setting: Setting, entries: Sequence[Entry]) -> Item:
-        where = setting.title if titles[setting.title] == 1 else f"{setting.title}, {setting.detail}"
-        return Item(label, setting, where, tuple(entries))
-
+    count = Counter(setting.title for setting in settings)
+    titles = {s.number: s.title if count[s.title] == 1 else f"{s.title}, {s.detail}" for s in settings}
     reasons = [
-        Reason(text, tuple(item(label, by_number[number], each) for (label, number), each in items.items()))
+        Reason(
+            text,
+            tuple(Item(label, by_number[n], titles[n], tuple(each)) for (label, n), each in items.items()),
+        )
         for text, items in found.items()
     ]
     return sorted(reasons, key=lambda reason: -_cases(reason.items))
 
 
-def _all_of(entry: Entry) -> str:
-    return "\n".join(entry.record.reasons) or "No reason was recorded."
+def _together(entry: Entry) -> list[str]:
+    """All reasons as one text, for a record is to be counted once."""
+    return ["\n".join(entry.record.reasons) or "No reason was recorded."]
 
 
 def _cases(items: Iterable[Item]) -> int:

@@ -127,9 +127,9 @@ def test_each_remark_stands_once_and_names_the_run(tmp_path: Path) -> None:
     loaded = load_runs(runs)
     loud, warm = remarks(split(loaded))
     assert (loud.text, warm.text) == ("loud", "warm")
-    assert [item.where.rpartition(", ")[2] for item in loud.items] == ["run one", "run two"]
+    assert [item.title.rpartition(", ")[2] for item in loud.items] == ["run one", "run two"]
     (only,) = remarks(split(loaded[1:]))
-    assert only.items[0].where == only.items[0].setting.title
+    assert only.items[0].title == only.items[0].setting.title
     text = write(runs, tmp_path / "out").markdown.read_text(encoding="utf-8")
     assert "- loud\n" in text
     assert "- warm\n" in text
