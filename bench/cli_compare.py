@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from .output import echo_json, echo_table, json_option
 
 if TYPE_CHECKING:
     from ..results.compare import Comparison
+    from ..results.statistics import Interval
 
 REGRESSED = 1
 INTERRUPTED = 130
@@ -71,13 +73,15 @@ def compare(
 ) -> None:
     """What became faster, slower, bigger or wrong from run BASE to run HEAD. Exit status 1 if something is worse.
 
-    A time is called only where the effect reaches the threshold and the samples differ by a Mann–Whitney test that is
-    corrected for the number of comparisons; `perhaps` is what would count if it were the only case. Two runs did not
-    take turns: where all of HEAD was slower or faster, that is said, and taken off only with --relative. Their rounds
-    are what is counted, and where neighbours used the shared cache otherwise, those beside which they did alike; rounds
-    of one process share its luck. With --git, both revisions are checked out and
-    measured in turns, so that whatever slows the machine slows both, in six pairs of processes, whose ratios a t-test
-    compares with 1.
+    A time is called only where the effect reaches the threshold and a test, corrected for the number of comparisons,
+    finds the two apart; `perhaps` is what would count if it were the only case, or if nothing else had been unlike.
+    Two runs did not take turns. So they are judged by their processes, against how far groups of cases lie apart from
+    run to run, or by what stands out of its group; a case that one process measured, by Mann–Whitney over its rounds
+    and by how far such cases lie apart. Where neighbours used the shared cache otherwise, rounds are weighed so that
+    both runs have as many of each kind, and a change that is no larger than that difference is called `perhaps`. Where
+    all of HEAD was slower or faster, that is said, and taken off only with --relative. With --git, both revisions are
+    checked out and measured in turns, so that whatever slows the machine slows both, in six pairs of processes, whose
+    ratios a t-test compares with 1: that finds smaller changes.
     """
     from ..results import compare as comparing
 
@@ -120,6 +124,10 @@ def _plain(found: Comparison, everything: bool) -> dict[str, Any]:
 
     from ..results.record import IDENTITY
 
+    def interval(ratio: Interval | None) -> dict[str, float | None] | None:
+        """Null for an end that few processes leave open: JSON has no infinity."""
+        return None if ratio is None else {k: v if math.isfinite(v) else None for k, v in asdict(ratio).items()}
+
     def case(record: Any) -> dict[str, Any]:
         return {"case_id": record.case_id, **{name: getattr(record, name) for name in IDENTITY}}
 
@@ -131,13 +139,13 @@ def _plain(found: Comparison, everything: bool) -> dict[str, Any]:
         "notes": found.notes,
         "threshold": found.threshold,
         "relative": found.relative,
-        "shift": None if found.shift is None else asdict(found.shift),
+        "shift": interval(found.shift),
         "ratios": None if found.ratios is None else vars(found.ratios) | {"worst_case": case(found.ratios.worst_case)},
         "comparisons": len(found.findings),
         "findings": [
             case(f.case)
             | {"measure": f.measure, "verdict": f.verdict, "word": f.word, "base": f.base, "head": f.head}
-            | {"ratio": None if f.ratio is None else asdict(f.ratio), "p": f.p, "why": f.why}
+            | {"ratio": interval(f.ratio), "to_group": interval(f.to_group), "p": f.p, "why": f.why}
             for f in found.findings
             if everything or f.verdict != "same"
         ],

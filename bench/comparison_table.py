@@ -8,6 +8,7 @@ from typing import Any
 from ..results.changes import Finding
 from ..results.compare import Comparison
 from ..results.record import GROUP, Record
+from ..results.statistics import Interval
 
 HEADER = ("change", "variant", "tokens", "setting", "figure", "BASE", "HEAD", "HEAD / BASE", "p")
 LENGTHS = ("n_q", "n_k", "requests")
@@ -120,9 +121,13 @@ def _figure(finding: Finding, value: float | str) -> str:
 
 
 def _ratio(finding: Finding) -> str:
-    ratio = finding.ratio
-    if ratio is None:
-        return finding.why
+    parts = [] if finding.ratio is None else [_interval(finding.ratio)]
+    if finding.to_group is not None and finding.verdict != "same":
+        parts.append(f"{_interval(finding.to_group)} to its group")
+    return "; ".join([*parts, finding.why] if finding.why else parts)
+
+
+def _interval(ratio: Interval) -> str:
     if ratio.low == ratio.high == ratio.value:
         return f"{ratio.value:.3f}"
     return f"{ratio.value:.3f} ({ratio.low:.3f}–{ratio.high:.3f})"

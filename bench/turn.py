@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from statistics import median
 from typing import Any
 
@@ -178,6 +179,7 @@ def figures(turn: Turn, baseline: Turn | None, ceilings: Ceilings, shortest_s: f
         "samples_s": turn.samples,
         "stopped_by": turn.stopped_by,
         "processes": len({each.process for each in turn.taken}),
+        "rounds_per_process": [len(list(group)) for _, group in groupby(each.process for each in turn.taken)],
         "handover_s": median(turn.handovers) if turn.handovers else None,
         "eviction": median(turn.evictions) if turn.evictions else None,
         "evictions": turn.evictions or None,

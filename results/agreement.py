@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from .alike import Pair, like_rounds, readings_of
+from .alike import Pair, readings_of, weights
 from .record import Record
 from .series import baseline_of, took_turns
-from .statistics import round_ratios
+from .statistics import round_ratios, weighted_median
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Agreement:
 def agreement(pairs: Iterable[Pair], base: Sequence[Record], head: Sequence[Record]) -> Agreement | None:
     """Of these pairs, with all records of each run; None where no ratio is in both.
 
-    Of rounds beside which others used the shared cache alike in both runs, where records tell of them (alike.py).
+    Rounds are weighed by what others did to the shared cache, where records tell of that (alike.py).
     """
     found = []
     for pair in pairs:
@@ -60,7 +60,8 @@ def _ratios(pair: Pair, baselines: tuple[Record | None, Record | None]) -> tuple
         return None
     if all(took_turns(record, own) for record, own in sides):
         rounds = [round_ratios(record.samples_s or [], own.samples_s or []) for record, own in sides]
-        like = like_rounds(*(readings_of(record)[: len(own)] for record, own in zip(pair, rounds, strict=True)))
-        if like:
-            return median(rounds[0][i] for i, _ in like), median(rounds[1][j] for _, j in like)
+        readings = [readings_of(record)[: len(own)] for record, own in zip(pair, rounds, strict=True)]
+        if all(readings):
+            both = weights(readings[0], readings[1])
+            return weighted_median(rounds[0], both[0]), weighted_median(rounds[1], both[1])
     return old, new

@@ -2,81 +2,82 @@
 
 Two runs one after the other have unlike neighbours, and calls that come back to what they wrote take longer for that
 alone. `evictions` say how much of the cache was lost beside each round, read in work that knows nothing of the variant.
-Where they differ, rounds are compared that pair off, one of each run with like readings, and the others are left out.
-What is chosen by readings, and not by what calls took, favours neither run as far as those are exact; what they miss
-is left.
+Where they differ, rounds are weighed so that both runs have as many of each reading; those that only one of them has do
+not count. What is weighed by readings, and not by what calls took, favours neither run as far as those are exact; what
+they miss is left.
 """
 
 from __future__ import annotations
 
 import math
-import random
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
 from .record import Record
 
 UNLIKE = 1.1
-"""Times: where medians of a case's readings differ by less, all rounds are compared. Calls hardly differ for so little,
-and half of the rounds would be lost."""
+"""Times: where medians of a case's readings differ by less, all rounds count. Calls hardly differ for so little, and
+half of the rounds would be lost."""
 ALIKE = 1.03
-"""Times: by so much readings of a pair may differ."""
+"""Times: by so much readings of one step may differ."""
 FEWEST = 20
-"""Pairs. Of fewer, a median tells less for the rounds that it lacks than it gains by those being alike."""
+"""Rounds of each run that weights add up to. Of fewer, a median tells less for the rounds that it lacks than it gains
+by those being alike."""
 FEWEST_READINGS = 8
-"""Different ones among them, in each run. One holds for all rounds until the next, a second later: rounds of a few are
+"""Different ones that count, in each run. One holds for all rounds until the next, a second later: rounds of a few are
 of a few moments and processes, and share their luck."""
 
 Pair = tuple[Record, Record]
 """Records of one case: BASE's and HEAD's."""
+Weights = list[float]
+"""What each round of a record counts: at most 1."""
 
 
-def like_rounds(base: Sequence[float], head: Sequence[float]) -> list[tuple[int, int]]:
-    """Pairs of rounds, by their numbers from 0, whose readings are alike: of each step of these, as many as both have.
+def weights(base: Sequence[float], head: Sequence[float]) -> tuple[Weights, Weights]:
+    """What each round of both runs counts, by their readings: of each step of these, as many rounds as both have, of
+    which all of the step in one run have the same share.
 
-    Which ones these are of the run that has more is drawn, by a fixed seed: the first would be of one process. Empty
-    where the runs hardly differ, or too few are alike.
+    All count in full where there are no readings, where the runs hardly differ, or where too few are alike.
     """
+    full = [1.0] * len(base), [1.0] * len(head)
     if not base or not head or 1 / UNLIKE < median(head) / median(base) < UNLIKE:
-        return []
-    drawing = random.Random(0)
-    before, after = _by_step(base), _by_step(head)
-    found: list[tuple[int, int]] = []
-    for step in sorted(before.keys() & after.keys()):
-        both = before[step], after[step]
-        count = min(map(len, both))
-        found += zip(*(drawing.sample(numbers, count) for numbers in both), strict=True)
-    different = min(len({base[i] for i, _ in found}), len({head[j] for _, j in found}))
-    return sorted(found) if len(found) >= FEWEST and different >= FEWEST_READINGS else []
+        return full
+    steps = [_step(reading) for reading in base], [_step(reading) for reading in head]
+    before, after = (Counter(side) for side in steps)
+    common = before & after  # of each step, the smaller count
+    different = [
+        len({reading for reading, step in zip(readings, side, strict=True) if step in common})
+        for readings, side in zip((base, head), steps, strict=True)
+    ]
+    if common.total() < FEWEST or min(different) < FEWEST_READINGS:
+        return full
+    return [common[step] / before[step] for step in steps[0]], [common[step] / after[step] for step in steps[1]]
 
 
-def _by_step(readings: Sequence[float]) -> dict[int, list[int]]:
-    """Numbers of rounds by what was read, in steps of ALIKE."""
-    found = defaultdict(list)
-    for number, reading in enumerate(readings):
-        found[math.floor(math.log(reading) / math.log(ALIKE))].append(number)
-    return found
+def _step(reading: float) -> int:
+    """Which step of ALIKE a reading lies in."""
+    return math.floor(math.log(reading) / math.log(ALIKE))
 
 
-def of_like_rounds(base: Record, head: Record) -> Pair:
-    """Both with the samples of like rounds alone; as they are where they do not tell of their rounds, or too few are
-    alike."""
-    pairs = like_rounds(readings_of(base), readings_of(head))
-    if not pairs:
-        return base, head
-    return _only(base, [i for i, _ in pairs]), _only(head, [j for _, j in pairs])
+def weights_of(base: Record, head: Record) -> tuple[Weights, Weights]:
+    """What each of their samples counts; all in full where records do not tell of their rounds."""
+    readings = readings_of(base), readings_of(head)
+    if not all(readings):
+        return [1.0] * len(base.samples_s or []), [1.0] * len(head.samples_s or [])
+    return weights(*readings)
 
 
-def words_of_rounds(before: Sequence[Pair], after: Sequence[Pair]) -> list[str]:
-    """A sentence where rounds of some cases were left out: their pairs before that, and `after`."""
-    counts = [[sum(len(record.samples_s or []) for record in pair) for pair in pairs] for pairs in (before, after)]
-    shares = [kept / all_of_them for all_of_them, kept in zip(*counts, strict=True) if kept < all_of_them]
-    if not shares:
+def words_of_rounds(weighed: Sequence[tuple[Weights, Weights]]) -> list[str]:
+    """A sentence where rounds of some cases do not count in full: the weights of each."""
+    shares = [sum(map(sum, both)) / sum(map(len, both)) for both in weighed]
+    found = [share for both, share in zip(weighed, shares, strict=True) if min(map(min, both)) < 1]
+    if not found:
         return []
     return [
-        f"of {len(shares)} of {len(before)} cases the rounds were compared that pair off by what others did to the "
-        f"cache that cores share (`evictions`), {median(shares):.0%} of them in the median, {min(shares):.0%} at least"
+        f"of {len(found)} of {len(weighed)} cases rounds were weighed by what others did to the cache that cores share "
+        f"(`evictions`), so that both runs have as many of each reading: {median(found):.0%} of them count in the "
+        f"median, {min(found):.0%} at least"
     ]
 
 
@@ -84,10 +85,3 @@ def readings_of(record: Record) -> list[float]:
     """One for each of its samples; empty where it does not tell of them."""
     readings, samples = record.evictions or [], record.samples_s or []
     return readings if len(readings) == len(samples) else []
-
-
-def _only(record: Record, rounds: Sequence[int]) -> Record:
-    samples, readings = record.samples_s or [], record.evictions or []
-    kept = [readings[number] for number in rounds]
-    changes = {"samples_s": [samples[number] for number in rounds], "evictions": kept, "eviction": median(kept)}
-    return record.model_copy(update=changes)

@@ -1,25 +1,16 @@
-"""What changed in one case: its time, by effect and test together; and what needs no test, for it has no noise."""
+"""What changed in one case: its time, by what its samples say; and what needs no test, for it has no noise."""
 
 from __future__ import annotations
 
-import itertools
 import math
-import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .mean_ratios import mean_ratios
+from .evidence import Evidence, Verdict
 from .record import Record
-from .statistics import (
-    ALPHA,
-    Interval,
-    correct,
-    least_rank_sum_p,
-    rank_sum_p,
-    ratio_of_medians,
-    round_ratios,
-)
+from .statistics import Interval, correct
 
 SIZE_SHARE, SIZE_BYTES = 0.01, 4096
 """A peak that moved by no more than this share, or these bytes, is the same: allocators round."""
@@ -28,7 +19,6 @@ FIDELITY_SHARE, FIDELITY_FLOOR = 0.05, 1e-3
 SEVERITY = {"ok": 0, "unsupported": 1, "oom": 2, "timeout": 2, "crashed": 3, "incorrect": 4}
 """How bad a status is. `skipped` has no place: nothing is known of the case."""
 
-Verdict = Literal["worse", "perhaps", "other", "better", "same"]
 ORDER: tuple[Verdict, ...] = ("worse", "perhaps", "other", "better", "same")
 
 
@@ -49,6 +39,8 @@ class Finding:
     """HEAD over BASE, and over the shift where that is taken off. Without noise its interval is a point."""
     p: float | None = None
     """Of the test that times differ, corrected for the number of tests."""
+    to_group: Interval | None = None
+    """Of a time that stands out of its group: the ratio over that of the group's others, which is what `p` is of."""
     why: str = ""
 
     @property
@@ -57,81 +49,17 @@ class Finding:
         return math.inf if self.ratio is None else abs(math.log(self.ratio.value)) if self.ratio.value > 0 else math.inf
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What the samples of one case say of HEAD's time over BASE's."""
-
-    ratio: Interval
-    """With the shift taken off."""
-    p: float
-    """Of the test that they differ, by this case alone."""
-    p_among: float
-    """The same, to be corrected for the number of tests: sides that took turns lend each other what they know."""
-    least_p: float
-    """The smallest that it could be for so many samples."""
-
-    def called(self, threshold: float, p: float) -> tuple[Verdict, str]:
-        """The verdict and its word; `p` is `p_among`, corrected for the number of tests."""
-        if 1 / (1 + threshold) < self.ratio.value < 1 + threshold or self.p >= ALPHA:
-            return "same", "same"
-        slower = self.ratio.value > 1
-        word = "slower" if slower else "faster"
-        if p >= ALPHA:  # it would count, were it the only one that is compared
-            return "perhaps", f"perhaps {word}"
-        return ("worse" if slower else "better"), word
-
-
-@dataclass(frozen=True)
-class Turns:
-    """One case of two sides that took turns."""
-
-    base: Sequence[float]
-    head: Sequence[float]
-    """Seconds of a call in each round, in the order of rounds."""
-    rounds_per_process: Sequence[int]
-    """How many of the rounds each pair of processes took, in their order."""
-
-
-def in_turns(cases: Sequence[Turns]) -> list[Evidence]:
-    """Of cases whose sides took turns, all that are judged together.
-
-    What a process got of memory, caches and neighbours is chance that stays with it, and looks like a change in all its
-    rounds. So pairs of processes are what is counted, each by the median over its rounds.
-    """
-    medians = []
-    for case in cases:
-        rounds = iter(round_ratios(case.head, case.base))
-        medians.append([statistics.median(itertools.islice(rounds, count)) for count in case.rounds_per_process])
-    return [
-        Evidence(found.ratio, found.p, found.p_among, least_p=0.0 if len(pairs) > 1 else 1.0)
-        for pairs, found in zip(medians, mean_ratios(medians), strict=True)
-    ]
-
-
-def _apart(old: Sequence[float], new: Sequence[float], shift: float) -> Evidence:
-    """Of two sides that were measured one after the other."""
-    ratio = ratio_of_medians(new, old)
-    without = Interval(ratio.value / shift, ratio.low / shift, ratio.high / shift)
-    p = rank_sum_p([x / shift for x in new], old)
-    return Evidence(without, p, p, least_rank_sum_p(len(new), len(old)))
-
-
 def times(
-    pairs: Sequence[tuple[Record, Record]], threshold: float, shifts: Sequence[float], paired: bool
+    pairs: Sequence[tuple[Record, Record]], found: Sequence[Evidence], threshold: float
 ) -> tuple[list[Finding], int]:
-    """Each pair's times, judged with its shift taken off, and for how many no difference could have counted."""
-    samples = [(b.samples_s or [], h.samples_s or []) for b, h in pairs]
-    if paired:
-        lasted = [(h.model_extra or {})["rounds_per_process"] for _, h in pairs]
-        found = in_turns([Turns(old, new, counts) for (old, new), counts in zip(samples, lasted, strict=True)])
-    else:
-        found = [_apart(old, new, shift) for (old, new), shift in zip(samples, shifts, strict=True)]
+    """Each pair's times, by what its samples say, corrected for the number of pairs; and for how many no difference
+    could have counted."""
     corrected = correct([one.p_among for one in found], [one.least_p for one in found])
     findings = []
-    for (b, h), one, p in zip(pairs, found, corrected.p, strict=True):
+    for (_, h), one, p in zip(pairs, found, corrected.p, strict=True):
         verdict, word = one.called(threshold, p)
-        old_s, new_s = (statistics.median(record.samples_s or []) for record in (b, h))
-        findings.append(Finding(h, "time", verdict, word, old_s, new_s, one.ratio, p))
+        why = one.excuse if verdict == "perhaps" else ""
+        findings.append(Finding(h, "time", verdict, word, one.base_s, one.head_s, one.ratio, p, one.to_group, why))
     return findings, corrected.able.count(False)
 
 
@@ -157,6 +85,29 @@ def certain(b: Record, h: Record) -> Iterable[Finding]:
         yield _sized(h, "state", b.state_bytes, h.state_bytes, SIZE_SHARE, 0.0, 0.0, ("bigger", "smaller"))
 
 
+SIZED = {
+    "error": "an error",
+    "fidelity_error": "a fidelity error",
+    "peak_bytes": "a memory peak",
+    "state_bytes": "a state",
+}
+"""Fields that `certain` compares, and what they are."""
+
+
+def words_of_lacking(pairs: Iterable[tuple[Record, Record]]) -> list[str]:
+    """A sentence for each figure that some cases have in one of both alone, though both were measured."""
+    found: dict[tuple[str, str], int] = Counter()
+    for b, h in pairs:
+        for name in SIZED:
+            old, new = getattr(b, name), getattr(h, name)
+            if (old is None) != (new is None):
+                found[name, "BASE" if new is None else "HEAD"] += 1
+    return [
+        f"{count} cases have {SIZED[name]} (`{name}`) in {side} alone, which is not compared"
+        for (name, side), count in found.items()
+    ]
+
+
 def _sized(
     case: Record,
     measure: Literal["fidelity", "peak", "state"],
@@ -168,7 +119,8 @@ def _sized(
     words: tuple[str, str],
 ) -> Finding:
     """A figure without noise: another one where it moved by more than a share and a least amount, above a floor."""
-    ratio = Interval(new / old, new / old, new / old) if old else None
+    factor = new / old if old else math.inf
+    ratio = Interval(factor, factor, factor) if math.isfinite(factor) else None
     moved = abs(new - old) > max(share * old, least) and max(old, new) > floor
     if not moved:
         return Finding(case, measure, "same", "same", old, new, ratio)

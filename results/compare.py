@@ -1,11 +1,10 @@
 """What changed from one run to another: faster, slower, bigger, wrong, each with its effect and how sure it is.
 
-A time is called faster or slower only when the effect reaches the threshold *and* the corrected test says that the
-samples differ. Two finished runs did not take turns, so a machine that was slower as a whole during one of them shifts
-every time alike. That shift is measured and put into words beside what the runs' own ceilings say of the machine; it is
-taken off only where asked (`relative`), since a slow-down of all cases may as well be the code's, and then it is the
-worst regression of all. Of their rounds those are compared that had like neighbours (alike.py). Memory, state, status,
-error and fidelity do not depend on the machine's mood.
+A time is called faster or slower only when the effect reaches the threshold *and* a corrected test says that it is more
+than chance. Two finished runs did not take turns (apart.py), and a machine that was slower as a whole during one of
+them shifts every time alike. That shift is measured and put into words beside what the runs' own ceilings say of the
+machine; it is taken off only where asked (`relative`), since a slow-down of all cases may as well be the code's.
+Memory, state, status, error and fidelity do not depend on the machine's mood.
 """
 
 from __future__ import annotations
@@ -19,19 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .agreement import Agreement, agreement
-from .alike import of_like_rounds, words_of_rounds
+from .alike import weights_of, words_of_rounds
+from .apart import USUAL_SPREAD, judged
 from .benchmark_file import opened
-from .changes import ORDER, Finding, Verdict, certain, times
+from .between import FEWEST_CASES, Case, case_of, shift_of, shifts_by_group
+from .changes import ORDER, Finding, certain, times, words_of_lacking
 from .conditions import Side, matching, unlike_beside, unlike_conditions
 from .errors import ResultsError
+from .evidence import Turns, Verdict, in_turns
+from .mean_ratios import Variance
 from .record import Record
-from .statistics import Interval, median_interval, spread
+from .statistics import Interval
 from .store import ResultsWarning
 
 THRESHOLD = 0.03
 """A smaller change of time is not called, however sure."""
-FEWEST_CASES = 5
-"""Fewer cases have no shift in common that could be told from their own changes."""
 COUNTED: dict[Verdict, str] = {
     "worse": "worse",
     "better": "better",
@@ -127,29 +128,32 @@ def compare(
     timed = [(b, h) for b, h in ok if _has_samples(b) and _has_samples(h)]
     ratios = None if paired else agreement(timed, base.records, head.records)
     notes += unlike_beside(base, head, timed)
-    if not paired:
-        all_rounds, timed = timed, [of_like_rounds(b, h) for b, h in timed]
-        notes += words_of_rounds(all_rounds, timed)
-    shift = None if paired else _shift(timed)
+    weighed = [] if paired else [weights_of(b, h) for b, h in timed]
+    notes += words_of_rounds(weighed)
+    cases = [] if paired else [case_of(pair, weights) for pair, weights in zip(timed, weighed, strict=True)]
+    shift = shift_of(cases)
     if relative and shift is None:
         raise ResultsError(
             f"{len(timed)} cases were timed in both, too few to tell a shift of the whole machine from changes of "
             f"their own; leave out --relative, or compare at least {FEWEST_CASES}"
         )
-    groups = _by_group(timed, shift)
-    shifts = [groups[h.group_id] if relative else 1.0 for _, h in timed]
     if shift is not None:
-        notes += _words_of_shift(shift, list(groups.values()), base, head, threshold, relative, len(timed))
+        notes += _words_of_shift(shift, shifts_by_group(cases), base, head, threshold, relative, len(timed))
     if len(timed) < len(ok):
         notes.append(f"{len(ok) - len(timed)} cases have no samples of time in both: their times were not compared")
-    found, unable = times(timed, threshold, shifts, paired)
-    if shift is not None and any(finding.verdict in ("worse", "better") for finding in found):
-        notes += _words_of_spread(timed, shifts, threshold)
+    if paired:
+        evidence, luck = in_turns([_turns(*pair) for pair in timed]), None
+    else:
+        evidence, luck = judged(cases, threshold, relative)
+    found, unable = times(timed, evidence, threshold)
+    if luck is not None:
+        notes += _words_of_doubt(found, cases, luck)
     if unable:
         notes.append(
             f"{unable} of {len(timed)} cases have too few rounds for any difference to count among so many: "
             "measure with more (`min_rounds` in a run's configuration, `--benchmark-min-rounds` of pytest-benchmark)"
         )
+    notes += words_of_lacking(ok)
     findings = [finding for pair in both for finding in certain(*pair)] + found
     findings.sort(key=lambda f: (ORDER.index(f.verdict), -f.size))
     return Comparison(
@@ -170,39 +174,22 @@ def _has_samples(record: Record) -> bool:
     return bool(record.samples_s) and min(record.samples_s or [0.0]) > 0
 
 
-def _shift(pairs: Sequence[tuple[Record, Record]]) -> Interval | None:
-    """HEAD's time over BASE's, in the median over cases; None for too few."""
-    if len(pairs) < FEWEST_CASES:
-        return None
-    return median_interval(_ratios(pairs))
-
-
-def _ratios(pairs: Sequence[tuple[Record, Record]]) -> list[float]:
-    """HEAD's median time over BASE's, of each case."""
-    medians = [[statistics.median(record.samples_s or []) for record in pair] for pair in pairs]
-    return [new / old for old, new in medians]
-
-
-def _by_group(pairs: Sequence[tuple[Record, Record]], shift: Interval | None) -> dict[str, float]:
-    """The shift of each group, whose cases took turns and so share the machine's mood; of small ones, that of all."""
-    groups: dict[str, list[tuple[Record, Record]]] = {}
-    for b, h in pairs:
-        groups.setdefault(h.group_id, []).append((b, h))
-    own = {group: _shift(members) or shift for group, members in groups.items()}
-    return {group: 1.0 if found is None else found.value for group, found in own.items()}
+def _turns(base: Record, head: Record) -> Turns:
+    return Turns(base.samples_s or [], head.samples_s or [], head.rounds_per_process or [])
 
 
 def _words_of_shift(
-    shift: Interval, groups: list[float], base: Side, head: Side, threshold: float, relative: bool, cases: int
+    shift: Interval, groups: dict[str, float], base: Side, head: Side, threshold: float, relative: bool, cases: int
 ) -> list[str]:
-    if all(1 / (1 + threshold) < ratio < 1 + threshold for ratio in (shift.value, *groups)):
+    shifts = [shift.value, *groups.values()]
+    if not relative and all(1 / (1 + threshold) < ratio < 1 + threshold for ratio in shifts):
         return []
     words = (
         f"HEAD's calls took {longer(shift.value)} in the median over {cases} cases "
         f"(95 % interval {shift.low:.3f}–{shift.high:.3f} times)"
     )
-    if len(set(groups)) > 1:
-        words += f", {longer(min(groups))} to {longer(max(groups))} by groups that took turns"
+    if len(set(groups.values())) > 1:
+        words += f", {longer(min(groups.values()))} to {longer(max(groups.values()))} by groups that took turns"
     ceilings = _ceilings(base, head)
     if ceilings:
         words += "; of the machine's own ceilings, " + " and ".join(
@@ -216,16 +203,28 @@ def _words_of_shift(
     ]
 
 
-def _words_of_spread(pairs: Sequence[tuple[Record, Record]], shifts: Sequence[float], threshold: float) -> list[str]:
-    """Where ratios of cases spread by more than the threshold allows, be it by changes or by noise."""
-    sigma = spread([math.log(ratio / shift) for ratio, shift in zip(_ratios(pairs), shifts, strict=True)])
-    if 2 * sigma < math.log1p(threshold):
-        return []
-    return [
-        f"from case to case the ratios have a standard deviation of {sigma:.1%}, by the middle 68 % of {len(pairs)}: "
-        "either a sixth of the cases or more were changed, or two runs of the same code differ by as much here. Let "
-        "revisions take turns with --git, or measure both again, to tell the one from the other"
-    ]
+def _words_of_doubt(found: Sequence[Finding], cases: Sequence[Case], luck: Variance) -> list[str]:
+    """Why some changes are only `perhaps` ones."""
+    notes = []
+    if doubtful := sum(finding.verdict == "perhaps" and not finding.why for finding in found):
+        notes.append(
+            f"{doubtful} changes of time are called `perhaps`: processes show them, and so may the machine's mood, or "
+            f"chance among {len(cases)} cases. What the cases of a group have in common is taken to differ by "
+            f"{math.sqrt(luck.value):.1%} from run to run (standard deviation). Let revisions take turns with --git, "
+            "or measure both again"
+        )
+    if excused := sum(finding.verdict == "perhaps" and bool(finding.why) for finding in found):
+        notes.append(
+            f"{excused} changes of time go with what instruments read beside the turns (`eviction`, `handover_s`), and "
+            "are smaller: they may be all the neighbours', and are called `perhaps`"
+        )
+    if 0 < (single := sum(not case.own.df for case in cases)) < FEWEST_CASES:
+        notes.append(
+            f"{single} of {len(cases)} cases were measured by one process in one of both, and are too few to tell what "
+            f"that gets by chance: taken to be {math.sqrt(USUAL_SPREAD.value):.0%}, so that only far more counts. "
+            f"Measure with more `processes`, or {FEWEST_CASES} such cases, or let revisions take turns with --git"
+        )
+    return notes
 
 
 def _ceilings(base: Side, head: Side) -> dict[str, float]:

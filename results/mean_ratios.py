@@ -41,42 +41,65 @@ def mean_ratios(cases: Sequence[Sequence[float]]) -> list[MeanRatio]:
     One ratio alone says nothing of its spread: its interval has no ends and p is 1. Raises ValueError for a case that
     has none.
     """
-    from scipy.special import stdtrit
-
     logs = [np.log(np.asarray(ratios, dtype=float)) for ratios in cases]
     if any(one.size == 0 for one in logs):
         raise ValueError("a mean needs at least one ratio")
     spreading = [one for one in logs if one.size > 1]
-    lent, typical = lent_by_cases([float(one.var(ddof=1)) for one in spreading], [one.size - 1 for one in spreading])
+    lent = lent_by_cases([float(one.var(ddof=1)) for one in spreading], [one.size - 1 for one in spreading])
     found = []
     for one in logs:
         mean, own = float(one.mean()), one.size - 1
         if not own:
             found.append(MeanRatio(Interval(math.exp(mean), 0.0, math.inf), 1.0, 1.0))
             continue
-        variance = float(one.var(ddof=1))
-        reach = float(stdtrit(own, (1 + LEVEL) / 2)) * math.sqrt(variance / one.size)
-        p = _p(mean, variance / one.size, own)
-        joint = max(variance, (lent * typical + own * variance) / (own + lent))
-        found.append(
-            MeanRatio(
-                Interval(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach)),
-                p,
-                _p(mean, joint / one.size, own + lent) if lent and p < ALPHA else p,
-            )
-        )
+        each = Variance(float(one.var(ddof=1)), own)
+        of_mean, among = (Variance(x.value / one.size, x.df) for x in (each, joined(each, lent)))
+        p = student_p(mean, of_mean)
+        found.append(MeanRatio(student_interval(mean, of_mean), p, student_p(mean, among) if p < ALPHA else p))
     return found
 
 
-def _p(mean: float, variance: float, df: float) -> float:
+@dataclass(frozen=True)
+class Variance:
+    """A variance, and how well it is known."""
+
+    value: float
+    df: float
+    """Degrees of freedom; 0: not at all."""
+
+
+def student_p(mean: float, variance: Variance) -> float:
     """Two-sided, of Student's t: that a mean of such a variance is 0."""
     from scipy.special import stdtr
 
-    return float(2 * stdtr(df, -abs(mean) / math.sqrt(variance))) if variance else float(mean == 0)
+    if not variance.value:
+        return float(mean == 0)
+    return float(2 * stdtr(variance.df, -abs(mean) / math.sqrt(variance.value)))
 
 
-def lent_by_cases(variances: Sequence[float], df: Sequence[int]) -> tuple[float, float]:
-    """What cases know of each other's variance: degrees of freedom, 0 for fewer than two cases, and their variance.
+def student_interval(mean: float, variance: Variance) -> Interval:
+    """The ratio whose logarithm is this mean, with its 95 % interval."""
+    from scipy.special import stdtrit
+
+    reach = float(stdtrit(variance.df, (1 + LEVEL) / 2)) * math.sqrt(variance.value)
+    return Interval(math.exp(mean), _exp(mean - reach), _exp(mean + reach))
+
+
+def _exp(log: float) -> float:
+    """Of few degrees of freedom an interval may reach farther than numbers do."""
+    return math.exp(log) if log < 700 else math.inf
+
+
+def joined(own: Variance, lent: Variance) -> Variance:
+    """A case's own variance with what others lend: never smaller than its own."""
+    if not lent.df:
+        return own
+    df = own.df + lent.df
+    return Variance(max(own.value, (lent.df * lent.value + own.df * own.value) / df), df)
+
+
+def lent_by_cases(variances: Sequence[float], df: Sequence[float]) -> Variance:
+    """What cases know of each other's variance: no degrees of freedom for fewer than two cases.
 
     By the moments of log variances (Smyth 2004, section 6.2); those of equal ratios say nothing and are left out. From
     few cases these make out variances to be more alike than they are, so the degrees of freedom are held back by their
@@ -87,14 +110,14 @@ def lent_by_cases(variances: Sequence[float], df: Sequence[int]) -> tuple[float,
     positive = [(variance, count) for variance, count in zip(variances, df, strict=True) if variance > ROUNDING]
     cases = len(positive)
     if cases < 2:
-        return 0.0, 0.0
+        return Variance(0.0, 0.0)
     s2, d = (np.asarray(column, dtype=float) for column in zip(*positive, strict=True))
     logs = np.log(s2) - digamma(d / 2) + np.log(d / 2)
     unlike = float(logs.var(ddof=1) - polygamma(1, d / 2).mean())
     most = float(d.mean()) * (cases - 1)
     half = _inverse_trigamma(unlike) if unlike > 0 else math.inf
     shift = 0.0 if math.isinf(half) else float(digamma(half)) - math.log(half)
-    return min(2 * half, most) * (cases - 1) / (cases + 3), math.exp(float(logs.mean()) + shift)
+    return Variance(math.exp(float(logs.mean()) + shift), min(2 * half, most) * (cases - 1) / (cases + 3))
 
 
 def _inverse_trigamma(value: float) -> float:

@@ -108,6 +108,9 @@ class Record(BaseModel):
     calls_per_sample: Size | None = None
     processes: Size | None = None
     """How many processes took the samples, one after the other: see `processes` in bench/config.py."""
+    rounds_per_process: list[Size] | None = None
+    """How many of `samples_s` each of them took, in their order. Where a process lies in memory is chance that all of
+    its samples share."""
     stopped_by: Literal["precision", "time", "rounds"] | None = None
     """Why no further round was needed: the interval was as narrow as asked, or the case's time or the rounds were used
     up."""

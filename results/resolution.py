@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from .changes import Evidence, Turns, Verdict, in_turns
+from .evidence import Evidence, Turns, Verdict, in_turns
 from .statistics import Interval, median_interval, round_ratios, spread
 from .trial import Trial
 

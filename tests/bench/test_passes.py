@@ -40,6 +40,7 @@ def test_each_pass_goes_through_all_cases_with_a_share_of_their_rounds(
     config = configured(tmp_path / "c.toml", "min_rounds = 8\nmax_rounds = 8\nprocesses = 1\npasses = 3")
     records = sweep(config, "--variants", "sdpa,naive", "--seq-lens", "64,128").records
     assert [(r["status"], len(r["samples_s"]), r["processes"]) for r in records] == [("ok", 8, 3)] * 4
+    assert all(sorted(r["rounds_per_process"]) == [2, 3, 3] for r in records)
     sampled: list[tuple[int, int]] = []  # a length, and how many turns it had in a row
     for _, length, step in steps:
         if step == "sample":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import click
@@ -68,11 +69,32 @@ def test_json_has_everything_a_machine_wants(two: tuple[Path, Path]) -> None:
     assert len(json.loads(invoke(*two, "--json", "--all").stdout)["findings"]) == 58
 
 
+def test_what_stands_out_of_its_group_is_told_beside(write: Write) -> None:
+    two = write("base", records(0)), write("head", records(1, changes={("gla", 512): {"slower": 1.08}}))
+    (found,) = json.loads(invoke(*two, "--json").stdout)["findings"]
+    assert found["to_group"]["low"] < 1.08 < found["to_group"]["high"]
+    assert re.search(r"1\.0\d\d \(\d\.\d+–\d\.\d+\) to its group", invoke(*two).stdout)
+
+
+def test_json_has_no_infinity(write: Write) -> None:
+    sides = [[r.model_copy(update={"fidelity_error": x}) for r in records(0)] for x in (1e-300, 1e99)]
+    answer = invoke(write("base", sides[0]), write("head", sides[1]), "--json")
+    told = json.loads(answer.stdout, parse_constant=pytest.fail)
+    assert told["worse"] is True
+    assert told["findings"][0]["ratio"] is None
+
+
 def test_variants_of_several_parameters_are_told_apart(write: Write) -> None:
     def made(seed: int, slower: float) -> list[Record]:
         rng = np.random.default_rng(seed)
         return [
-            record("topk", 512, params={"top_k": k, "scale": 1}, samples_s=(x * rng.lognormal(0, 0.01, 20)).tolist())
+            record(
+                "topk",
+                512,
+                params={"top_k": k, "scale": 1},
+                samples_s=(x * rng.lognormal(0, 0.01, 20)).tolist(),
+                rounds_per_process=[5] * 4,
+            )
             for k, x in ((8, 1.0), (16, slower))
         ]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from attnbench.results.mean_ratios import MeanRatio, lent_by_cases, mean_ratios
+from attnbench.results.mean_ratios import MeanRatio, Variance, lent_by_cases, mean_ratios
 from attnbench.results.statistics import ALPHA, Interval, correct
 
 from .noise import REPEATS, Simulated, share_covered, skewed, spiky
@@ -141,14 +141,14 @@ def test_what_cases_lend_is_what_their_variances_were_drawn_from(df: int) -> Non
     cases = 20000
     variances = 0.01**2 * df / rng.chisquare(df, cases)
     drawn = variances * rng.chisquare(PAIRS - 1, cases) / (PAIRS - 1)
-    lent, typical = lent_by_cases(drawn.tolist(), [PAIRS - 1] * cases)
-    assert lent == pytest.approx(df, rel=0.1)
-    assert typical == pytest.approx(0.01**2, rel=0.05)
+    lent = lent_by_cases(drawn.tolist(), [PAIRS - 1] * cases)
+    assert lent.df == pytest.approx(df, rel=0.1)
+    assert lent.value == pytest.approx(0.01**2, rel=0.05)
 
 
 def test_few_cases_lend_little_and_one_nothing() -> None:
-    assert lent_by_cases([1e-4], [5]) == (0.0, 0.0)
-    assert lent_by_cases([1e-4, 0.0], [5, 5]) == (0.0, 0.0)
-    lent, typical = lent_by_cases([1e-4, 1e-4, 1e-4], [5, 5, 5])
-    assert 0 < lent <= 5
-    assert typical == pytest.approx(1e-4, rel=0.3)
+    assert lent_by_cases([1e-4], [5]) == Variance(0.0, 0.0)
+    assert lent_by_cases([1e-4, 0.0], [5, 5]) == Variance(0.0, 0.0)
+    lent = lent_by_cases([1e-4, 1e-4, 1e-4], [5, 5, 5])
+    assert 0 < lent.df <= 5
+    assert lent.value == pytest.approx(1e-4, rel=0.3)

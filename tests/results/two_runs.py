@@ -36,7 +36,8 @@ def record(variant: str, length: int, **changes: Any) -> Record:
 def records(
     seed: int, rounds: int = 20, shift: float = 1.0, changes: dict[tuple[str, int], dict[str, Any]] | None = None
 ) -> list[Record]:
-    """What a run on a quiet machine gives. `changes` of one case: fields, or `slower`, a factor of its time."""
+    """What a run on a quiet machine gives, by four processes a case. `changes` of one case: fields, or `slower`, a
+    factor of its time."""
     rng = np.random.default_rng(seed)
     made = []
     for length in LENGTHS:
@@ -44,7 +45,9 @@ def records(
             changed = dict((changes or {}).get((variant, length), {}))
             time_s = 1e-5 * number * length * shift * changed.pop("slower", 1.0)
             samples = (time_s * rng.lognormal(0, 0.01, rounds)).tolist()
-            made.append(record(variant, length, **{"samples_s": samples, **changed}))
+            made.append(
+                record(variant, length, **{"samples_s": samples, "rounds_per_process": [rounds // 4] * 4, **changed})
+            )
     return made
 
 
