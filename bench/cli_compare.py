@@ -30,7 +30,10 @@ GIT_OPTIONS = {
     "head_dim": ("N", "With --git: head dimension."),
     "timeout": ("TIME", "With --git: for any one step of a case."),
     "allocator": ("keep|system", "With --git: as in run."),
-    "case_time": ("TIME", "With --git: for the samples of one case in each revision; 6s by default."),
+    "case_time": (
+        "TIME",
+        "With --git: for the samples of one case in each revision, 6s by default; twelve fresh processes come on top.",
+    ),
     "rounds": (
         "N",
         "With --git: rounds of each case, 18 at least, in place of --case-time; rounded up to a multiple of 6.",
@@ -165,8 +168,9 @@ def _tell(found: Comparison, everything: bool, markdown: bool) -> None:
         click.echo("\n".join(["", *_markdown(HEADER), *(line for row in shown for line in _markdown(row)[:1]), ""]))
     elif shown:
         echo_table(HEADER, shown)
-    if found.ratios is not None:
-        click.echo(found.ratios)
+    for line in (found.ratios, found.reach):
+        if line is not None:
+            click.echo(line)
     click.echo(found.summary)
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 MARKS = {"fine": "ok", "perhaps": "perhaps", "disturbs": "DISTURBS", "unreadable": "-"}
+FEWEST = 5
+"""Comparisons of code with itself: of fewer, all without an alarm leave a true rate of more than half."""
 
 
 @click.command()
@@ -153,6 +155,11 @@ def _advice(result: Resolution, threads: int) -> str:
             f"now. Look at what disturbs{fewer}{longer}"
         )
     low, high = best.alarms.interval
+    if best.alarms.of < FEWEST:
+        return (
+            f"No threshold is advised by {_count(best.alarms.of, 'comparison')} of the same code, which leave a true "
+            f"rate of alarms of up to {high:.0%}: ask for --pairs {FEWEST} or more"
+        )
     size = "no difference that was tried is" if best.resolved is None else f"{_percents(best.resolved)} more time is"
     least = _percents(best.threshold)
     return (

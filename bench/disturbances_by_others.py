@@ -54,7 +54,11 @@ def _others(idle: Used, trials: Used) -> Sign:
     found = f"{before:.2f} of a core before, {during:.2f} during the comparisons" + (f": {named}" if named else "")
     if max(before, during) <= OTHERS_SHARE:
         return Sign(name, found, "fine")
-    return Sign(name, found, "disturbs", "end them, or measure when they rest: they take cores, caches and bandwidth")
+    advice = (
+        "end them, or measure when they rest, threads of the kernel (kworker) with whom they work for: they take "
+        "cores, caches and bandwidth"
+    )
+    return Sign(name, found, "disturbs", advice)
 
 
 def _load(root: Path, cores: set[int]) -> Sign:

@@ -69,6 +69,20 @@ class Comparison:
         return self.count("worse") > 0
 
     @property
+    def reach(self) -> str | None:
+        """One line: how well the changes of time are known; None where there are none."""
+        ratios = [f.ratio for f in self.findings if f.measure == "time" and f.ratio is not None]
+        if not ratios:
+            return None
+        widths = [
+            max(ratio.high / ratio.value, ratio.value / ratio.low) - 1 if ratio.low else math.inf for ratio in ratios
+        ]
+        return (
+            f"95 % intervals of {len(ratios)} times reach {statistics.median(widths):.1%} from HEAD / BASE in the "
+            f"median, {max(widths):.1%} at most"
+        )
+
+    @property
     def summary(self) -> str:
         """One line: how many comparisons, of what, and how they came out."""
         kinds: Counter[str] = Counter(finding.measure for finding in self.findings)

@@ -81,9 +81,9 @@ def _unlike_caches(base: Side, head: Side, both: list[tuple[Record, Record]]) ->
         return []
     where = " and ".join(f"{count} in {side.name}" for side, count in zip((head, base), worse, strict=True) if count)
     return [
-        f"of {len(pairs)} cases that work in the cache that cores share, others used that more beside {where} than "
-        "beside the same in the other: calls that come back to what they wrote differ for that alone; measure these "
-        "again, in turns where that can be (compare --git), or with more --patience"
+        f"others used the cache that cores share more in one run than in the other (`eviction`): of {len(pairs)} "
+        f"cases, beside {where}. Calls that come back to what they wrote differ for that alone; measure these again, "
+        "in turns where that can be (compare --git), or with more --patience"
     ]
 
 

@@ -199,3 +199,10 @@ def test_where_the_time_of_a_run_went_adds_up(sweep: Callable[..., Any], cli: Ca
     assert f"{told['unmeasured_share']:.1%} of it not inside of measured calls" in read.out
     rows = [line.split("\t") for line in read.out.splitlines()]
     assert [f"{told['spent_s']['measured']:.1f} s", "inside of timed calls"] in [row[::2] for row in rows]
+
+
+def test_few_comparisons_advise_no_threshold(cli: Callable[..., Any], made: list[float]) -> None:
+    answer = cli("doctor", "--pairs", "2", "--plant", "3%")
+    assert "No threshold is advised by 2 comparisons" in answer.out
+    assert "--pairs 5 or more" in answer.out
+    assert "Use --threshold" not in answer.out

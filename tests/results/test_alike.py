@@ -97,7 +97,7 @@ def test_neighbours_alone_are_not_called_where_rounds_tell_of_them() -> None:
     assert max(off["found"]) < 0.02 < 0.03 < np.median(off["blind"])
     (note,) = [note for note in found.notes if "`evictions`" in note]
     assert "of 5 of 5 cases rounds were weighed" in note
-    assert any("others used that more" in note for note in found.notes)
+    assert any("others used the cache" in note for note in found.notes)
 
 
 def test_of_runs_whose_neighbours_hardly_differ_all_rounds_are_compared() -> None:
@@ -119,7 +119,7 @@ def test_what_readings_miss_is_left_and_the_reader_is_told() -> None:
     assert found.ratios is not None
     assert blind.ratios is not None
     assert 0.005 < found.ratios.worst < 0.75 * blind.ratios.worst
-    assert any("others used that more" in note for note in found.notes)
+    assert any("others used the cache" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(1.08, "perhaps"), (1.5, "worse")])

@@ -32,18 +32,19 @@ def two(write: Write) -> tuple[Path, Path]:
 def test_the_table_has_what_changed_and_the_summary(two: tuple[Path, Path]) -> None:
     answer = invoke(*two)
     assert answer.exit_code == 1
-    first, header, *changed, summary = answer.stdout.splitlines()
+    first, header, *changed, reach, summary = answer.stdout.splitlines()
     assert "all forward, causal, batch 1" in first
     assert header.split("\t")[:3] == ["change", "variant", "tokens"]
     assert [row.split("\t")[:3] for row in changed] == [["oom", "topk", "512"], ["slower", "gla", "512"]]
+    assert re.fullmatch(r"95 % intervals of 11 times reach \d+\.\d% from HEAD / BASE in the median, .*", reach)
     assert "1.5" in changed[1].split("\t")[7]
     assert "2 worse, 0 better" in summary
 
 
-def test_nothing_worse_is_exit_status_0_and_one_line(write: Write) -> None:
+def test_nothing_worse_is_exit_status_0_and_two_lines(write: Write) -> None:
     answer = invoke(write("base", records(0)), write("head", records(1)))
     assert answer.exit_code == 0
-    assert len(answer.stdout.splitlines()) == 2
+    assert len(answer.stdout.splitlines()) == 3
 
 
 def test_all_shows_what_is_the_same_and_what_is_alone(write: Write) -> None:
