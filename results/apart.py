@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean, median
+from statistics import median
+
+import numpy as np
 
 from .alike import Pair
 from .between import (
@@ -21,21 +23,29 @@ from .between import (
     by_group,
     luck_of_groups,
     shifts_by_group,
-    total,
 )
 from .conditions import EVICTION, HANDOVER
 from .evidence import Evidence
 from .mean_ratios import Variance, joined, lent_by_cases, student_interval, student_p
-from .statistics import ALPHA, Interval, least_rank_sum_p, median_interval, rank_sum_p, robust_spread
+from .statistics import ALPHA, Interval, least_rank_sum_p, median_interval, rank_sum_p
 
 NOTHING = Variance(0.0, 0.0)
 USUAL_SPREAD = Variance(0.1**2, 3.0)
-"""Of the logarithm of what a case takes in one process, from run to run, where cases are too few to tell: two runs of
+"""Of the logarithm of what a case takes in one process, from run to run, where others are too few to tell: two runs of
 this project's benchmarks lay 10 % apart from case to case."""
+MOST_SINGLE = 5.0
+"""Degrees of freedom, at most, of what one process gets by chance: cases are not alike in that."""
+SCATTER_DF = 0.55
+"""Degrees of freedom of a scatter that is read off a quantile, for each that a variance would have (simulated)."""
+FEWEST_FREE = 4
+"""Cases, less one for each group, of fewer of which a scatter tells nothing."""
+QUANTILES = {0.75: 1.150, 0.9: 1.645}
+"""Shares of normal values, and within how many standard deviations these lie."""
 NORMAL = 1.96
 """Standard deviations from the middle of a normal distribution to the ends of its 95 %."""
-SPREAD_DF = 0.72
-"""Degrees of freedom of `robust_spread`, for each value, of many; of 5 to 20 about 2 fewer in all (simulated)."""
+MOST_EXCUSED = 1.25
+"""Times: no more is put down to neighbours. Ratios of the same sweep had differed by up to a quarter for them, before
+anything was read beside turns."""
 
 
 def judged(cases: Sequence[Case], threshold: float, relative: bool) -> tuple[list[Evidence], Variance]:
@@ -52,22 +62,28 @@ class _Known:
     """What all cases of a comparison tell of each one's doubt."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
-        groups = by_group(cases)
-        self.others = {case: [other for other in groups[case.group] if other is not case] for case in cases}
-        self.spread = self._spread([case for case in cases if not case.own.df])
-        self.variance = {case: self._variance(case) for case in cases}
+        self.groups = by_group(cases)
+        self.others = {case: [other for other in self.groups[case.group] if other is not case] for case in cases}
+        self.of_variant: dict[str, _Scatter] = {}
+        for case in cases:
+            if (name := case.pair[1].variant) not in self.of_variant:
+                self.of_variant[name] = _Scatter([each for each in cases if each.pair[1].variant != name])
         several = [case.own for case in cases if case.own.df >= 1]
         self.lent = lent_by_cases([own.value for own in several], [own.df for own in several])
+        self.variance = {case: self._variance(case) for case in cases}
         self.luck = luck_of_groups(cases, [self.variance[case] for case in cases])
 
     def outright(self, case: Case, threshold: float) -> Evidence:
-        """Whether HEAD's time is another one. Of two tests the better, for twice its p: against the luck of groups,
-        and against the others of its group, from which it must differ by the threshold too."""
+        """Whether HEAD's time is another one. Of two tests the better, for twice its p: against the luck of runs and
+        groups, and against the others of its group, from which it must differ by the threshold too. Nothing stands out
+        of others that moved by more than luck does, or farther than it did itself: they may be what was changed."""
         doubt, to_group = self.luck, None
         p = self._p(case, case.log, doubt)
         if len(self.others[case]) >= FEWEST_OTHERS:
-            own, of_others = case.log - median(other.log for other in self.others[case]), self._of_others(case)
-            if abs(own) >= math.log1p(threshold) and own * case.log > 0:
+            moved, of_others = median(other.log for other in self.others[case]), self._of_others(case)
+            own = case.log - moved
+            by_luck = student_p(moved, least(doubt, of_others)) >= ALPHA
+            if by_luck and own * case.log > 0 and math.log1p(threshold) <= abs(own) <= 2 * abs(case.log):
                 by_itself = self._p(case, own, of_others)
                 to_group = self._interval(case, own, of_others) if by_itself < p else None
                 p = min(p, by_itself)
@@ -91,47 +107,66 @@ class _Known:
             min(1.0, tests * p),
             0.0 if case.own.df else min(1.0, tests * least_p(case.pair)),
             to_group,
-            excuse(case.pair, log),
+            excuse(case, log),
         )
 
     def _p(self, case: Case, log: float, doubt: Variance) -> float:
         """Of the test that a change is none, with `doubt` on top of the variance of the case, and what others lend it.
         What it does not show alone, others do not show for it."""
         own = self.variance[case]
-        p = student_p(log, total(own, doubt))
+        p = student_p(log, least(own, doubt))
         if case.own.df:
-            return student_p(log, total(joined(own, self.lent), doubt)) if p < ALPHA else p
+            return student_p(log, least(joined(own, self.lent), doubt)) if p < ALPHA else p
         base, head = (record.samples_s or [] for record in case.pair)
         taken_off = math.exp(case.log - log)
         return max(p, rank_sum_p([x / taken_off for x in head], base))
 
     def _interval(self, case: Case, log: float, doubt: Variance) -> Interval:
-        return student_interval(log, total(self.variance[case], doubt))
+        return student_interval(log, least(self.variance[case], doubt))
 
     def _of_others(self, case: Case) -> Variance:
-        """Of the median of the others of its group."""
-        values = [self.variance[other].value for other in self.others[case]]
-        return Variance(MEDIAN_NOISE * fmean(values) / len(values), math.inf)
+        """Of where a case lies from the others of its group, that was not changed, beyond its own variance."""
+        scatter = self.of_variant[case.pair[1].variant]
+        luck = scatter.luck.value if case.own.df else 0.0
+        return Variance(luck + MEDIAN_NOISE * scatter.usual.value / len(self.others[case]), scatter.usual.df)
 
     def _variance(self, case: Case) -> Variance:
-        """Of one process a side, how far such cases lie from their groups; or their rounds, where these lie farther."""
+        """Of one process a side, how far other variants' cases lie from each other; or its rounds, where these lie
+        farther."""
         if case.own.df:
             return case.own
-        return Variance(
-            max(self.spread.value, *(_of_rounds(record.samples_s or []) for record in case.pair)), self.spread.df
-        )
+        spread = self.of_variant[case.pair[1].variant].of_single
+        return Variance(max(spread.value, *(_of_rounds(record.samples_s or []) for record in case.pair)), spread.df)
 
-    def _spread(self, single: Sequence[Case]) -> Variance:
-        """Of cases that one process measured in one of both runs: how far they lie from the others of their group."""
-        if len(single) < FEWEST_CASES:
-            return USUAL_SPREAD
-        of_all = median(case.log for case in single)
-        beside = [[other.log for other in self.others[case]] for case in single]
+
+class _Scatter:
+    """How far cases lie from the middle of their groups, of all variants but one: that may have been changed."""
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        groups = [[case.log for case in members] for members in by_group(cases).values()]
         apart = [
-            case.log - (median(logs) if len(logs) >= FEWEST_OTHERS else of_all)
-            for case, logs in zip(single, beside, strict=True)
+            abs(log - median(logs)) * math.sqrt(len(logs) / (len(logs) - 1))
+            for logs in groups
+            if len(logs) >= FEWEST_OTHERS
+            for log in logs
         ]
-        return Variance(robust_spread(apart) ** 2, SPREAD_DF * len(single) - 2)
+        free = sum(len(logs) - 1 for logs in groups)
+        self.usual = self.luck = NOTHING
+        self.of_single = USUAL_SPREAD
+        if free >= FEWEST_FREE:
+            sigmas = [float(np.quantile(apart, share)) / normal for share, normal in QUANTILES.items()]
+            self.usual = Variance(sigmas[0] ** 2, SCATTER_DF * free)
+            own = [case.own.value for case in cases if case.own.df]
+            self.luck = Variance(max(0.0, self.usual.value - median(own)) if own else self.usual.value, self.usual.df)
+            self.of_single = Variance(max(sigmas) ** 2, min(MOST_SINGLE, self.usual.df))
+
+
+def least(own: Variance, doubt: Variance) -> Variance:
+    """Of the sum of both, known as little as the one that is known less: a variance of few degrees of freedom may be
+    small by chance, and another one must not stand in for it."""
+    if not doubt.value:
+        return own
+    return Variance(own.value + doubt.value, min(own.df, doubt.df))
 
 
 def _of_rounds(samples: Sequence[float]) -> float:
@@ -145,16 +180,18 @@ def least_p(pair: Pair) -> float:
     return least_rank_sum_p(*(len(record.samples_s or []) for record in pair))
 
 
-def excuse(pair: Pair, log: float) -> str:
+def excuse(case: Case, log: float) -> str:
     """Which instrument beside the turns read otherwise, in the direction of this change and by more: what calls take
     longer for it is less than what it reads, for they do other work too."""
-    base, head = pair
-    for name, least, before, after in (
-        ("eviction", EVICTION, base.eviction, head.eviction),
+    base, head = case.pair
+    evicted = case.evicted or (base.eviction, head.eviction)
+    for name, least_times, before, after in (
+        ("eviction", EVICTION, *evicted),
         ("handover_s", HANDOVER, base.handover_s, head.handover_s),
     ):
         if before and after:
             read = math.log(after / before)
-            if abs(read) >= math.log(least) and read * log > 0 and abs(log) <= abs(read):
+            most = min(abs(read), math.log(MOST_EXCUSED))
+            if abs(read) >= math.log(least_times) and read * log > 0 and abs(log) <= most:
                 return f"`{name}` is {math.exp(read):.2f} times BASE's"
     return ""

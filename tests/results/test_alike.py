@@ -122,14 +122,12 @@ def test_what_readings_miss_is_left_and_the_reader_is_told() -> None:
     assert any("others used the cache" in note for note in found.notes)
 
 
-@pytest.mark.parametrize(("factor", "verdict"), [(1.08, "perhaps"), (1.5, "worse")])
-def test_what_the_code_takes_longer_is_seen_all_the_same(factor: float, verdict: str) -> None:
-    """And doubted where it is no more than the neighbours might have made."""
-    found = compare(run_beside(1.9, 0), run_beside(2.6, 1, slower={"gla": factor}))
+def test_what_the_code_takes_longer_is_seen_all_the_same() -> None:
+    found = compare(run_beside(1.9, 0), run_beside(2.6, 1, slower={"gla": 1.15}))
     (slower,) = [f for f in found.findings if f.verdict in ("worse", "perhaps")]
-    assert (slower.case.variant, slower.verdict) == ("gla", verdict)
+    assert (slower.case.variant, slower.verdict) == ("gla", "worse")
     assert slower.ratio is not None
-    assert slower.ratio.low < factor < slower.ratio.high
+    assert slower.ratio.low < 1.15 < slower.ratio.high
 
 
 def test_ratios_agree_as_far_as_rounds_were_alike() -> None:

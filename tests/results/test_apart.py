@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from attnbench.results.between import USUAL_LUCK, case_of, luck_of_groups, total
+from attnbench.results.between import MOST_LUCK, USUAL_LUCK, USUAL_RUN, case_of, luck_of_groups, total
 from attnbench.results.changes import Finding
 from attnbench.results.compare import Comparison, Side, compare
 from attnbench.results.mean_ratios import Variance
@@ -175,7 +175,7 @@ def test_of_enough_cases_by_one_process_one_that_lies_far_from_all_is_found() ->
 def test_where_a_record_does_not_tell_of_its_processes_it_counts_as_one(counts: list[int] | None) -> None:
     (told,) = run_of(np.random.default_rng(11), variants=VARIANTS[:1], lengths=LENGTHS[:1]).records
     weights = [1.0] * 20, [1.0] * 20
-    assert case_of((told, told), weights).own.df == pytest.approx(6)
+    assert case_of((told, told), weights).own.df == pytest.approx(6)  # of four processes a side none is trimmed
     assert case_of((told, told.model_copy(update={"rounds_per_process": counts})), weights).own.df == 0
 
 
@@ -196,7 +196,7 @@ def test_a_sum_has_the_degrees_of_freedom_of_welch() -> None:
     assert total(Variance(0.0, 5), Variance(0.0, 3)) == Variance(0.0, 8)
 
 
-@pytest.mark.parametrize("mood", [0.0, 0.05])
+@pytest.mark.parametrize("mood", [0.0, 0.02])
 def test_how_far_groups_lie_apart_is_read_off_their_medians(mood: float) -> None:
     rng = np.random.default_rng(13)
     found = []
@@ -205,8 +205,16 @@ def test_how_far_groups_lie_apart_is_read_off_their_medians(mood: float) -> None
         cases = [case_of(pair, ([1.0] * 20, [1.0] * 20)) for pair in zip(base.records, head.records, strict=True)]
         found.append(luck_of_groups(cases, [case.own for case in cases]))
     wanted = (5 * 2 * mood**2 + USUAL_LUCK.df * USUAL_LUCK.value) / (5 + USUAL_LUCK.df)
-    assert np.mean([luck.value for luck in found]) == pytest.approx(wanted, rel=0.15)
-    assert found[0].df == 5 + USUAL_LUCK.df
+    assert np.mean([luck.value for luck in found]) == pytest.approx(USUAL_RUN.value + wanted, rel=0.1)
+    assert min(luck.df for luck in found) > USUAL_RUN.df
+
+
+def test_groups_that_lie_farther_apart_than_luck_makes_them_are_not_put_down_to_it() -> None:
+    rng = np.random.default_rng(13)
+    base, head = run_of(rng), run_of(rng, slower={(variant, 512): 10.0 for variant in VARIANTS})
+    cases = [case_of(pair, ([1.0] * 20, [1.0] * 20)) for pair in zip(base.records, head.records, strict=True)]
+    assert luck_of_groups(cases, [case.own for case in cases]).value == pytest.approx(USUAL_RUN.value + MOST_LUCK**2)
+    assert len(times(compare(base, head), "worse")) == len(VARIANTS)
 
 
 def test_few_groups_or_small_ones_are_taken_to_be_as_far_apart_as_usual() -> None:
@@ -214,7 +222,7 @@ def test_few_groups_or_small_ones_are_taken_to_be_as_far_apart_as_usual() -> Non
     for options in ({"lengths": LENGTHS[:1]}, {"variants": VARIANTS[:2]}):
         base, head = run_of(rng, **options), run_of(rng, **options)
         cases = [case_of(pair, ([1.0] * 20, [1.0] * 20)) for pair in zip(base.records, head.records, strict=True)]
-        assert luck_of_groups(cases, [case.own for case in cases]) == USUAL_LUCK
+        assert luck_of_groups(cases, [case.own for case in cases]) == total(USUAL_RUN, USUAL_LUCK)
 
 
 # -- neighbours ---------------------------------------------------------------------------------------------------
@@ -223,19 +231,20 @@ def test_few_groups_or_small_ones_are_taken_to_be_as_far_apart_as_usual() -> Non
 @pytest.mark.parametrize(
     ("fields", "factor", "verdict"),
     [
-        ({"eviction": (1.2, 1.9)}, 1.3, "perhaps"),  # read 1.58 times
-        ({"eviction": (1.2, 1.9)}, 2.0, "worse"),  # more than that
-        ({"eviction": (1.9, 1.2)}, 1.3, "worse"),  # against it
-        ({"eviction": (1.2, 1.3)}, 1.3, "worse"),  # hardly another one
-        ({"handover_s": (3e-6, 5e-6)}, 1.3, "perhaps"),
-        ({"handover_s": (5e-6, 3e-6)}, 1 / 1.3, "perhaps"),
+        ({"eviction": (1.2, 1.9)}, 1.2, "perhaps"),  # read 1.58 times
+        ({"eviction": (1.2, 1.9)}, 1.35, "worse"),  # more than neighbours ever made
+        ({"eviction": (1.2, 1.4)}, 1.2, "worse"),  # more than was read, 1.17 times
+        ({"eviction": (1.9, 1.2)}, 1.2, "worse"),  # against it
+        ({"eviction": (1.2, 1.3)}, 1.2, "worse"),  # hardly another one
+        ({"handover_s": (3e-6, 5e-6)}, 1.2, "perhaps"),
+        ({"handover_s": (5e-6, 3e-6)}, 1 / 1.2, "perhaps"),
     ],
 )
 def test_a_change_that_neighbours_may_have_made_is_perhaps_one(
     fields: dict[str, tuple[float, float]], factor: float, verdict: str
 ) -> None:
     rng = np.random.default_rng(15)
-    sides = run_of(rng, mood=0.0), run_of(rng, mood=0.0, luck=0.003, slower=everywhere("gla", factor))
+    sides = run_of(rng, mood=0.0), run_of(rng, mood=0.0, slower=everywhere("gla", factor))
     for number, side in enumerate(sides):
         changes = {name: both[number] for name, both in fields.items()}
         side.records[:] = [r.model_copy(update=changes) for r in side.records]
@@ -244,5 +253,4 @@ def test_a_change_that_neighbours_may_have_made_is_perhaps_one(
     excused = [note for note in found.notes if "they may be all the neighbours'" in note]
     assert len(excused) == (verdict == "perhaps")
     if excused:
-        assert excused[0].startswith(f"{len(LENGTHS)} changes of time")
-        assert all(next(iter(fields)) in f.why for f in times(found, "perhaps"))
+        assert all(next(iter(fields)) in f.why for f in times(found, "perhaps") if f.case.variant == "gla")

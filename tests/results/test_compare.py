@@ -77,7 +77,7 @@ def test_a_slower_case_is_found_with_its_effect_and_nothing_else(found: Callable
     assert slower.ratio.low < 1.10 < slower.ratio.high
     assert slower.ratio.value == pytest.approx(1.10, abs=0.015)
     assert slower.p is not None
-    assert slower.p < 1e-4
+    assert slower.p < 1e-3
     assert comparison.worse
 
 
@@ -295,8 +295,7 @@ def test_each_group_has_the_shift_of_those_that_took_turns(write: Write) -> None
     changes["topk", 1024] = {"slower": 1.5}
     sides = read(write("base", records(0))), read(write("head", records(1, changes=changes)))
     assert called(compare(*sides, relative=True)) == [("slower", "topk", 1024, "time")]
-    plain = compare(*sides)
-    assert (plain.count("worse"), plain.count("perhaps")) == (1, 5)
+    assert compare(*sides).count("worse") == 6
 
 
 def test_a_shift_of_few_cases_is_none(write: Write) -> None:
