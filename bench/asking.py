@@ -30,14 +30,20 @@ class Asking:
     def __init__(self, outcomes: Outcomes, spent_s: defaultdict[str, float], timeout_s: float, servers: int) -> None:
         self.outcomes, self.spent_s, self.timeout_s, self.servers = outcomes, spent_s, timeout_s, servers
 
-    def fresh(self, number: int) -> tuple[Child, float]:
-        """A process for a case that had `number` before, from one server after the other; and the seconds that it
-        took."""
-        began = time.monotonic()
-        child = Child(number % self.servers)
-        took_s = time.monotonic() - began
-        self.spent_s["starting"] += took_s
-        return child, took_s
+    def fresh(self, turn: Turn, number: int) -> bool:
+        """Gives a process to a case that had `number` before, from one server after the other. Where there is none,
+        the case is saved with the reason, and False returned."""
+        began, why = time.monotonic(), ""
+        try:
+            turn.child = Child(number % self.servers, self.timeout_s)
+        except Died as error:
+            why = error.why
+        took = time.monotonic() - began
+        turn.wall_s += took
+        self.spent_s["starting"] += took
+        if why:
+            self.fail(turn, "crashed", why)
+        return not why
 
     def __call__(self, turn: Turn, function: Callable[..., Any], *args: Any, may_wait: bool = False) -> Any:
         """An answer of the case's process. Where it has none, the case is saved with the reason, and None returned.

@@ -50,7 +50,11 @@ def with_recall(
                 known[key] = {"recall_why_not": "the time budget left no time to ask"}
                 continue
             step(f"recall of {case.variant}")
-            child = child or Child()
+            try:
+                child = child or Child(timeout_s=timeout_s)
+            except Died as error:
+                known[key] = {"recall_why_not": f"the probe was {error.why}"}
+                continue
             fields, survived = _ask(child, case.variant, dict(case.params), plugins, timeout_s)
             known[key] = fields
             if not survived:

@@ -32,10 +32,14 @@ SAID_CHARS = 2000
 PIPE_BYTES = 1 << 16
 GRACE_S = 10.0
 """A keeper ends at once, unless what it keeps waits for a device."""
+LOST = 255
+"""What multiprocessing says of a process whose fork server is gone: nobody else knows how it ended."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""That ask for an end."""
 
 
 class Died(Exception):
-    """A child ended without an answer."""
+    """A child ended without an answer, or could not be started: it was …"""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
@@ -71,8 +75,9 @@ class Child:
     crosses the pipe. `process` is the keeper of that process: see `keeper`.
     """
 
-    def __init__(self, server: int = 0) -> None:
-        """`server`: the number of the fork server that it comes from, see fork_servers.py."""
+    def __init__(self, server: int = 0, timeout_s: float | None = None) -> None:
+        """`server`: the number of the fork server that it comes from, see fork_servers.py. That has `timeout_s` to give
+        a process, but longer where it must import torch first. Raises Died where it gives none."""
         context = multiprocessing.get_context("forkserver")
         self.connection, theirs = context.Pipe()
         printed, out = context.Pipe(duplex=False)
@@ -83,8 +88,12 @@ class Child:
         self.kills = kernel_kills()
         self.process: ForkServerProcess = context.Process(target=_serve, args=(theirs, out), daemon=True)
         try:
-            with _uninterrupted(), fork_servers.forking(server, [PRELOAD]), _no_main_module(), _server_environment():
-                self.process.start()
+            with _uninterrupted() as pressed:
+                self.server = fork_servers.fork(server, [PRELOAD], self._start, timeout_s, pressed)
+        except fork_servers.NotForked as error:
+            self.connection.close()
+            printed.close()
+            raise Died(f"not started: {error}") from None
         finally:
             theirs.close()
             out.close()
@@ -116,10 +125,17 @@ class Child:
             self.process.join(GRACE_S)
             if self.process.is_alive():
                 self.process.kill()
+                self.process.join(GRACE_S)
+            if self.process.is_alive():  # as far as its server tells, which is stopped
+                fork_servers.kill(self.server)
         self.process.join()
         if self.printed is not None:
             self.printed.close()
             self.printed = None
+
+    def _start(self) -> None:
+        with _no_main_module(), _server_environment():
+            self.process.start()
 
     def _answers(self, timeout_s: float | None) -> bool:
         """Waits for an answer, and reads meanwhile what is printed; False where none came in time."""
@@ -162,7 +178,9 @@ class Child:
         if code == -signal.SIGKILL and kills is not None and self.kills is not None and kills > self.kills:
             return OutOfMemory("killed by the kernel for want of memory")
         by_signal = -code if code is not None and code < 0 else None
-        why = f"killed by {_signal_name(by_signal)}" if by_signal else f"ended with exit status {code}"
+        why = f"killed by {fork_servers.signal_name(by_signal)}" if by_signal else f"ended with exit status {code}"
+        if code in (None, LOST) and (end := fork_servers.end_of(self.server, fork_servers.ENDED_S)) is not None:
+            why = f"lost with its fork server, which {end}: how it ended itself is unknown"
         if code == -signal.SIGKILL:
             why += (
                 ", probably by the kernel for want of memory"
@@ -183,16 +201,9 @@ def ready(state: dict[str, Any]) -> bool:
     return True
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
 def isolated(function: Callable[..., Any], *args: Any, timeout_s: float | None = None, server: int = 0) -> Any:
     """Runs one function in a process of its own, from that fork server."""
-    child = Child(server)
+    child = Child(server, timeout_s)
     try:
         return child.call(function, *args, timeout_s=timeout_s)
     finally:
@@ -200,19 +211,24 @@ def isolated(function: Callable[..., Any], *args: Any, timeout_s: float | None =
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Keeps Ctrl-C until the end: a child that has been told half of what it needs complains of the rest."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
-        yield
-        return
+def _uninterrupted() -> Iterator[list[int]]:
+    """Keeps Ctrl-C, and what else asks for an end, until the end of a start: a child that has been told half of what it
+    needs complains of the rest. Yields what came so far."""
     pressed: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        found = {number: signal.getsignal(number) for number in SIGNALS}
+        # what is ignored stays so in all that is started here, as under nohup
+        before = {number: handler for number, handler in found.items() if handler not in (None, signal.SIG_IGN)}
+    for number in before:
+        signal.signal(number, lambda number, frame: pressed.append(number))
     try:
-        yield
+        yield pressed
     finally:
-        signal.signal(signal.SIGINT, before)
-        if pressed:
-            signal.raise_signal(signal.SIGINT)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for came in dict.fromkeys(pressed):
+            signal.raise_signal(came)
 
 
 @contextlib.contextmanager

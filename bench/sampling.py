@@ -252,9 +252,7 @@ class Sampling:
 
     def _go_on(self, turn: Turn) -> bool:
         """Goes on with a case in a fresh process. What it computes was checked in the first one."""
-        turn.child, took_s = self.asking.fresh(turn.processes)
-        turn.wall_s += took_s
-        if self.asking(turn, ready) is None:
+        if not self.asking.fresh(turn, turn.processes) or self.asking(turn, ready) is None:
             return False
         case = turn.case
         known, capture = self.realised[case.group_id], self.plan.capture_path(case)

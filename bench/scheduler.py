@@ -187,11 +187,10 @@ class Scheduler:
         """
         case = planned.case
         self.watcher.step(f"checking {case.variant}")
-        child, took_s = self.asking.fresh(0)
         started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        turn = Turn(planned, started_at, child, {}, part=part, wall_s=took_s)
+        turn = Turn(planned, started_at, None, {}, part=part)
         try:
-            if self.asking(turn, ready) is None:
+            if not self.asking.fresh(turn, 0) or self.asking(turn, ready) is None:
                 return None
             answer = self.asking(
                 turn,

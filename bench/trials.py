@@ -112,17 +112,13 @@ def start_own_servers() -> None:
     """Starts the servers, and waits until they are there. Raises BenchError where one does not come."""
     start_servers(SERVERS)
     for server in range(SERVERS):
-        try:
-            child = Child(server)
-        except (EOFError, OSError):
-            raise BenchError("a process that others are forked from has ended; free memory, and try again") from None
-        with closing(child):
+        with closing(_fresh(server)) as child:
             _ask(child, ready)
 
 
 def sized(dtype: str, threads: int, seed: int) -> Work:
     """The work that lasts about as long as a turn, UNITS calls at least. Raises BenchError where it cannot be done."""
-    with closing(Child()) as child:
+    with closing(_fresh(0)) as child:
         unit_s = _ask(child, set_up, Work(dtype, threads, seed, UNITS), [])
     return Work(dtype, threads, seed, UNITS * max(1, round(TURN_S / (unit_s * UNITS))))
 
@@ -139,7 +135,7 @@ def compared(asked: Asked, planted: float, order: random.Random) -> Trial:
         with ExitStack() as stack:
             children, servers = {}, order.sample(range(SERVERS), 2)
             for side in order.sample((0, 1), 2):  # which of them starts first is chance too, and which is set up first
-                children[side] = stack.enter_context(closing(Child(servers[side])))
+                children[side] = stack.enter_context(closing(_fresh(servers[side])))
                 _ask(children[side], ready)
             for side in order.sample((0, 1), 2):
                 _ask(children[side], set_up, (base, head)[side], both_on)
@@ -166,6 +162,13 @@ def compared(asked: Asked, planted: float, order: random.Random) -> Trial:
         machine=asked.machine,
         started_at=started_at,
     )
+
+
+def _fresh(server: int) -> Child:
+    try:
+        return Child(server, TIMEOUT_S)
+    except Died as error:
+        raise BenchError(f"a process of the doctor's was {error.why}; free memory or cores, and try again") from None
 
 
 def _ask(child: Child, function: Callable[..., Any], *args: Any) -> Any:

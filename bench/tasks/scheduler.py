@@ -148,7 +148,10 @@ class Scheduler:
         with self.lock:  # starting one changes what all threads share: the environment, the main module
             if self.stopping.is_set():
                 return {"status": "crashed", "reasons": ["stopped"]}
-            child = Child()
+            try:
+                child = Child(timeout_s=self.config.timeout)
+            except Died as error:
+                return {"status": "crashed", "reasons": [error.why]}
             self.children.add(child)
         arguments = (planned.setting, planned.candidate, planned.lr, planned.seed, list(self.config.plugins))
         path, timeout_s = str(self._checkpoint(planned)), self.config.timeout

@@ -189,7 +189,9 @@ def test_prints_without_end_are_no_hang_of_the_harness(sweep: Callable[..., Any]
 
 def test_the_end_of_the_fork_server_costs_only_those_that_it_had_started(sweep: Callable[..., Any]) -> None:
     records = planted(sweep, "kills_the_server", "naive", lengths="64,65", timeout="20s")
-    assert {r["status"] for r in records if r["variant"] == "kills_the_server"} == {"crashed"}
+    lost = [r for r in records if r["variant"] == "kills_the_server"]
+    assert {r["status"] for r in lost} == {"crashed"}
+    assert all(r["reasons"][0].startswith("lost with its fork server, which") for r in lost), lost
     assert any(r["status"] == "ok" for r in records if r["variant"] == "naive")
     assert len(records) == 4
 
