@@ -21,6 +21,9 @@ from .errors import BenchError
 from .process import Died, OutOfMemory, Raised, TookTooLong, isolated
 
 CAPTURE_TIMEOUT_S = 600.0
+PLAN_TIMEOUT_S = 60.0
+"""For each question before the first case, where a step of a case has less."""
+NEXT = "see what ends or stops processes on this machine, and try again"
 
 
 @dataclass(frozen=True)
@@ -60,22 +63,26 @@ def ask(function: Any, *args: Any, timeout_s: float | None = None, server: int =
     """Runs a function in a process of its own; a wrong request, a crash or a time-out becomes a BenchError."""
     try:
         return isolated(function, *args, timeout_s=timeout_s, server=server)
-    except EOFError:
-        raise BenchError(
-            f"fork server {server + 1} ended while it imported torch, probably for want of memory: ask for fewer "
-            "processes, or free some"
-        ) from None
     except Raised as error:
         raise BenchError(error.report) from None
     except Died as error:
-        raise BenchError(f"a helper process was {error.why}") from None
+        raise BenchError(f"the helper process for {_named(function)} was {error.why}; {NEXT}") from None
     except OutOfMemory as error:
         raise BenchError(f"memory ran out before anything was measured: {error}") from None
     except TookTooLong:
         raise BenchError(
-            f"{function.__module__.rpartition('.')[2]}.{function.__name__} took longer than {timeout_s:g} s: see what "
-            "else keeps this machine busy, and try again"
+            f"{_named(function)} took longer than {timeout_s:g} s: see what else keeps this machine busy, or stops its "
+            "processes, and try again"
         ) from None
+
+
+def planning_s(config: Config) -> float:
+    """For each question before the first case."""
+    return max(config.timeout, PLAN_TIMEOUT_S)
+
+
+def _named(function: Any) -> str:
+    return f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
 
 
 def make_plan(config: Config, capture_folder: Path, files: Mapping[str, str] | None = None) -> Plan:
@@ -87,7 +94,7 @@ def make_plan(config: Config, capture_folder: Path, files: Mapping[str, str] | N
 
     plugins = [os.path.abspath(plugin) for plugin in config.plugins]
     specs = list(dict.fromkeys(spec for sweep in config.sweep for spec in sweep.variants))
-    resolved, failures = ask(worker.resolve, specs, plugins)
+    resolved, failures = ask(worker.resolve, specs, plugins, timeout_s=planning_s(config))
     notes = [f"{where} could not be loaded: {why}" for where, why in failures.items()]
 
     sources = {
@@ -102,7 +109,7 @@ def make_plan(config: Config, capture_folder: Path, files: Mapping[str, str] | N
         for laid in expand(sweep, resolved, sources, sizes):
             found_cases.setdefault(laid.case.case_id, laid)
     laid_out = list(found_cases.values())
-    described = ask(worker.describe, [laid.case for laid in laid_out], plugins)
+    described = ask(worker.describe, [laid.case for laid in laid_out], plugins, timeout_s=planning_s(config))
     cases = [
         Planned(laid.case, [*laid.reasons, *about["reasons"]], {**about["fields"], **laid.fields})
         for laid, about in zip(laid_out, described, strict=True)
@@ -143,7 +150,8 @@ def budgeted(config: Config, resolved: Resolved, plugins: list[str]) -> Sizes:
             for budget, causal, length in itertools.product(sweep.budgets or [], sweep.causal, sweep.seq_lens)
         )
     )
-    return dict(zip(wanted, ask(worker.at_budgets, wanted, plugins), strict=True)) if wanted else {}
+    found = ask(worker.at_budgets, wanted, plugins, timeout_s=planning_s(config)) if wanted else []
+    return dict(zip(wanted, found, strict=True))
 
 
 def _without(sizes: Sizes) -> list[str]:

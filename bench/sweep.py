@@ -29,7 +29,7 @@ from .errors import BenchError, ConfigError
 from .kept import Kept, KeptGroup, forget
 from .patience import Patience
 from .placement import Placement
-from .plan import Plan, Source, ask, make_plan
+from .plan import Plan, Source, ask, make_plan, planning_s
 from .probing import with_recall
 from .progress import Quiet, Watching
 from .resumed import what_changed
@@ -93,7 +93,8 @@ def execute(config: Config, out: str | Path | None, *, command: str, watching: W
     with room(), tempfile.TemporaryDirectory(prefix="attnbench-") as scratch, watching.planning():
         # captured into a scratch folder first: a request that fails must leave nothing behind
         plan = make_plan(config, Path(scratch))
-        cards = ask(worker.cards, [planned.case for planned in plan.cases], config.plugins)
+        asked = [planned.case for planned in plan.cases]
+        cards = ask(worker.cards, asked, config.plugins, timeout_s=planning_s(config))
         machine = environment.machine()
         run = Run(
             attnbench_version=__version__,
@@ -236,7 +237,7 @@ def _start_servers(config: Config, plan: Plan, records: list[Record], step: Call
         step(f"starting {config.servers} fork servers")
         process.start_servers(config.servers)
         for server in range(config.servers):
-            ask(process.ready, server=server)
+            ask(process.ready, timeout_s=planning_s(config), server=server)
 
 
 def _alone(plan: Plan, path: Path) -> contextlib.AbstractContextManager[None]:

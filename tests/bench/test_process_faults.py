@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from attnbench.bench import limits
+from attnbench.bench import plan as planning
+from attnbench.bench.config import build
 from attnbench.bench.errors import BenchError
 from attnbench.bench.plan import ask
 from attnbench.bench.process import TAIL_CHARS, _uninterrupted
@@ -257,3 +259,35 @@ def hang(state: dict[str, Any]) -> None:
 def test_a_helper_that_hangs_before_the_first_case_ends_in_a_sentence() -> None:
     with pytest.raises(BenchError, match=r"^test_process_faults\.hang took longer than 0\.5 s: see what else"):
         ask(hang, timeout_s=0.5)
+
+
+STOPS = """
+import os, signal
+from pathlib import Path
+asked = Path({asked!r})
+asked.write_text(asked.read_text() + "." if asked.exists() else ".")
+if len(asked.read_text()) == {number}:
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@pytest.mark.parametrize(("number", "name"), [(1, "resolve"), (2, "at_budgets"), (3, "describe"), (4, "cards")])
+def test_a_helper_that_is_stopped_while_a_run_is_planned_ends_in_a_sentence(
+    sweep: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, name: str
+) -> None:
+    """Each question before the first case loads plugins, in a process of its own."""
+    plugin = tmp_path / "stops.py"
+    plugin.write_text(PLUGIN.read_text() + STOPS.format(asked=str(tmp_path / "asked"), number=number))
+    monkeypatch.setattr(planning, "PLAN_TIMEOUT_S", 3.0)
+    answer = sweep("--plugin", plugin, "--variants", "sliding_window", "--budgets", "8", "--timeout", "1s")
+    assert answer.code == 2, (answer.err, answer.error)
+    assert answer.err == (
+        f"Error: worker.{name} took longer than 3 s: see what else keeps this machine busy, or stops its processes, "
+        "and try again\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_step_of_a_case_may_have_longer_than_a_question_before_the_first() -> None:
+    times = {asked: planning.planning_s(build(options={"timeout": asked})) for asked in ("2s", "90s")}
+    assert times == {"2s": planning.PLAN_TIMEOUT_S, "90s": 90.0}
