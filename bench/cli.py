@@ -21,13 +21,13 @@ from .cli_table import table
 from .cli_tasks import tasks
 from .cli_variants import check, list_command, new, show
 from .output import command_line, echo_json, folder_to_resume, json_option, plugin_option, whole_number
+from .stopping import INTERRUPTED, stopped_as_by_ctrl_c
 
 if TYPE_CHECKING:
     from .progress import Watching
     from .sweep import Done
 
 INCORRECT = 1
-INTERRUPTED = 130
 
 
 class Refusal(click.ClickException):
@@ -139,6 +139,7 @@ for command in COMMANDS:
 @click.option("--resume", is_flag=True, help="Go on with the run in --out that was stopped or killed.")
 @click.option("--report", "with_report", is_flag=True, help="Write the report too, and print its answer.")
 @json_option
+@stopped_as_by_ctrl_c()
 def run(
     config: str | None,
     preset: str | None,
@@ -176,6 +177,10 @@ def run(
             done = execute(built, out, command=command_line(), watching=watching)
     except Interrupted as interrupted:
         click.echo(str(interrupted), err=True)
+        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt:
+        again = f"go on with: attnbench run --resume --out {out}" if resume else "give the command again"
+        click.echo(f"stopped while it was planned, before a case was measured; {again}", err=True)
         sys.exit(INTERRUPTED)
     _conclude(done, named, with_report, as_json)
 

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .output import command_line, echo_json, echo_table, json_option, plugin_option, whole_number
+from .stopping import INTERRUPTED, stopped_as_by_ctrl_c
 
 if TYPE_CHECKING:
     from ..results.dropin_record import DropinRecord
     from ..results.record import Record
     from .fidelity_table import Shown
     from .recall import Recall
-
-INTERRUPTED = 130
 
 
 @click.command()
@@ -86,6 +85,7 @@ def recall(variants: str, plugins: tuple[str, ...], as_json: bool, loads: str | 
 )
 @click.option("--out", metavar="DIR", help="Folder of the results; runs/<date and time> by default.")
 @json_option
+@stopped_as_by_ctrl_c()
 def fidelity(runs: tuple[str, ...], show: Shown, out: str | None, as_json: bool, **options: Any) -> None:
     """Sweep approximate variants over budgets: error against softmax attention, and cost, on each kind of input.
 
@@ -163,6 +163,7 @@ def records_of(runs: tuple[str, ...]) -> Iterator[Record]:
 @click.option("--out", metavar="DIR", help="Folder of the results; runs/<date and time> by default.")
 @click.option("--resume", is_flag=True, help="With the same options: measure what has no record in --out yet.")
 @json_option
+@stopped_as_by_ctrl_c()
 def dropin(
     variants: str,
     model: str | None,

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .output import echo_json, echo_table, json_option
+from .stopping import INTERRUPTED
 
 if TYPE_CHECKING:
     from ..results.compare import Comparison
     from ..results.statistics import Interval
 
 REGRESSED = 1
-INTERRUPTED = 130
 GIT_OPTIONS = {
     "variants": ("A,B(x=1)", "With --git: names with parameters, or all."),
     "seq_lens": ("N,…", "With --git: sequence lengths; 1024 by default."),

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .output import echo_json, echo_table, json_option, whole_number
+from .stopping import INTERRUPTED, stopped_as_by_ctrl_c
 
 if TYPE_CHECKING:
     from ..results.cost import Cost
     from ..results.resolution import Resolution
     from .doctor import Diagnosis
 
-INTERRUPTED = 130
 MARKS = {"fine": "ok", "perhaps": "perhaps", "disturbs": "DISTURBS", "unreadable": "-"}
 FEWEST = 5
 """Comparisons of code with itself: of fewer, all without an alarm leave a true rate of more than half."""
@@ -32,6 +32,7 @@ FEWEST = 5
 @click.option("--seed", metavar="N", help="Of inputs and of the order of turns.")
 @click.option("--out", metavar="FILE", help="Keep each comparison's samples there, and go on from what it holds.")
 @json_option
+@stopped_as_by_ctrl_c()
 def doctor(runs: tuple[str, ...], as_json: bool, **options: str | None) -> None:
     """What this machine can measure: ceilings, noise, false alarms, the smallest difference it resolves, disturbances.
 

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .output import command_line, echo_json, echo_table, json_option
+from .stopping import INTERRUPTED, stopped_as_by_ctrl_c
 
 if TYPE_CHECKING:
     from ..results.claim_record import ClaimRecord
     from .progress import Watching
     from .tasks.progress import Watching as TaskWatching
-
-INTERRUPTED = 130
 
 
 @click.command()
@@ -29,6 +28,7 @@ INTERRUPTED = 130
 @click.option("--timeout", metavar="TIME", help="For a claim's own function, without its runs; 10m by default.")
 @click.option("--markdown", metavar="FILE", help="Write the table as Markdown too.")
 @json_option
+@stopped_as_by_ctrl_c()
 def reproduce(
     names: tuple[str, ...],
     listing: bool,

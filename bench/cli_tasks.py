@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .output import command_line, echo_json, echo_table, folder_to_resume, json_option, plugin_option, whole_number
+from .stopping import INTERRUPTED, stopped_as_by_ctrl_c
 
 if TYPE_CHECKING:
     from ..results.tasks import TaskSummary
     from .tasks.progress import Watching
 
-INTERRUPTED = 130
 NUMBERS = ("seq_len", "batch", "d_model", "layers", "heads", "steps", "tokens", "match_state", "jobs", "threads")
 
 
@@ -87,6 +87,7 @@ def list_tasks(as_json: bool) -> None:
 @click.option("--out", metavar="DIR", help="Folder of the results; runs/<date and time> by default.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out that was stopped or killed.")
 @json_option
+@stopped_as_by_ctrl_c()
 def run_command(
     config: str | None, preset: str | None, out: str | None, resume: bool, as_json: bool, **options: Any
 ) -> None:

@@ -19,7 +19,7 @@ from multiprocessing import forkserver, resource_tracker
 
 START_S = 120.0
 """In which a server that starts gives its first process: it imports torch before, on a busy machine for a minute."""
-PRESSED_S = 5.0
+PRESSED_S = 3.0
 """In which a start ends that is under way at Ctrl-C."""
 KILLED_S = 5.0
 """In which a start ends whose server was killed."""
