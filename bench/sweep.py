@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from .. import __version__
 from ..results.errors import ResultsError
 from ..results.record import Record
@@ -280,11 +282,12 @@ def _settle(source: Source, path: Path) -> Source:
     return replace(source, path=str(target))
 
 
-def _origin(source: Source) -> dict[str, Any]:
+def _origin(source: Source) -> dict[str, JsonValue]:
     """What run.json says of an input."""
     if source.info is None:
         return {"why_not": source.why_not}
-    origin = {key: value for key, value in asdict(source.info).items() if key != "tokens"}
+    fields = {key: value for key, value in asdict(source.info).items() if key != "tokens"}
+    origin = {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
     return {**origin, "file": None if source.ours else str(Path(source.path or "").resolve())}
 
 

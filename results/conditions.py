@@ -38,7 +38,7 @@ def unlike_conditions(base: Side, head: Side) -> list[str]:
             found.append(f"allocator {old or 'not recorded'} and {new or 'not recorded'}")
         for name in sorted(base.run.inputs.keys() & head.run.inputs.keys()):
             before, after = (
-                {k: v for k, v in dict(run.inputs[name]).items() if k not in ("file", "lengths")}
+                {k: v for k, v in run.inputs[name].items() if k not in ("file", "lengths")}
                 for run in (base.run, head.run)
             )
             changed = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))

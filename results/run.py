@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from .bounds import Count, Duration, Ratio, Size
@@ -56,8 +54,8 @@ class Run(BaseModel):
     """How many cases were asked for: each ends in exactly one record."""
     machine: Machine
     ceilings: list[Ceilings] = []
-    inputs: dict[str, Any] = {}
-    """For each named input, where it came from: model, text, hashes, lengths reached."""
+    inputs: dict[str, dict[str, JsonValue]] = {}
+    """For each named input, where it came from: model, text, hashes, file. For each trained task, its parameters."""
     notes: list[str] = []
     """What a reader of the whole run must know, e.g. a plugin that failed to load."""
     spent_s: dict[str, Duration] = {}

@@ -121,6 +121,14 @@ def test_a_run_of_a_number_of_cases_that_no_run_has_is_broken(folder: RunFolder)
         folder.run()
 
 
+@pytest.mark.parametrize("origin", [{"a": 3}, {"a": [1, 2]}, {"a": None}, [], "a"], ids=str)
+def test_a_run_whose_inputs_do_not_say_where_they_came_from_is_broken(folder: RunFolder, origin: object) -> None:
+    path = folder.path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"inputs": origin}))
+    with pytest.raises(ResultsError, match=r"run\.json is broken: inputs.*restore it or leave this run out"):
+        folder.run()
+
+
 def test_a_line_separator_inside_a_string_does_not_tear_a_record(folder: RunFolder) -> None:
     record = make_record(reasons=["a\u2028b\x85c\x0bd"])
     folder.append([record])
