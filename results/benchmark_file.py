@@ -6,14 +6,14 @@ they have times and samples, and neither ratios nor memory.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
+from .bounds import Size, Time
 from .errors import ResultsError
 from .record import Record, case_id, group_id
 from .run import Run
@@ -25,6 +25,37 @@ OURS = "attnbench"
 NOTE = "measured by pytest-benchmark, one case after the other in one process: no turns, hence no ratios"
 
 
+class Part(BaseModel):
+    """Of the file, what is read of it: the rest is passed over."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, strict=True)
+
+
+class Document(Part):
+    machine_info: dict[str, Any]
+    datetime: str
+    benchmarks: list[Any]
+
+
+class Stats(Part):
+    median: Time
+    q1: Time
+    q3: Time
+    iterations: Size
+    data: list[Time] = []
+    """The samples: without --benchmark-save-data they are not in the file, and quartiles are all that is known."""
+
+
+class ExtraInfo(Part):
+    attnbench: dict[str, JsonValue]
+    """The fields of a record that say which case it is."""
+
+
+class Benchmark(Part):
+    extra_info: ExtraInfo
+    stats: Stats
+
+
 class BenchmarkFile:
     """One file that `--benchmark-autosave`, `--benchmark-save` or `--benchmark-json` wrote."""
 
@@ -34,7 +65,7 @@ class BenchmarkFile:
     def run(self) -> Run:
         """What run.json would say. Raises ResultsError where the file is broken or of other benchmarks."""
         document = self._document()
-        made: Mapping[str, Any] = document["machine_info"].get(OURS)
+        made = document.machine_info.get(OURS)
         if not isinstance(made, Mapping):
             raise ResultsError(f"{self.path} is not of attnbench's own benchmarks; name a file that `make bench` saved")
         try:
@@ -42,14 +73,16 @@ class BenchmarkFile:
                 {
                     **made,
                     "command": "make bench",
-                    "started_at": document["datetime"],
-                    "finished_at": document["datetime"],
-                    "cases": len(document["benchmarks"]),
+                    "started_at": document.datetime,
+                    "finished_at": document.datetime,
+                    "cases": len(document.benchmarks),
                     "notes": [NOTE],
                 }
             )
         except ValidationError as error:
-            raise ResultsError(f"{self.path} is broken: {_first(error)}") from None
+            raise ResultsError(
+                f"{self.path} is broken: {_first(error)}; run `make bench` again, or leave it out"
+            ) from None
 
     def cards(self) -> list[dict[str, Any]]:
         """None: benchmarks keep no cards."""
@@ -58,27 +91,22 @@ class BenchmarkFile:
     def records(self) -> Iterator[Record]:
         """A record for each benchmark of ours; others are warned of and skipped."""
         document, machine = self._document(), self.run().machine.fingerprint
-        for benchmark in document["benchmarks"]:
+        for benchmark in document.benchmarks:
             try:
-                yield _record(benchmark, machine, document["datetime"])
-            except (KeyError, TypeError, ValueError) as error:  # pydantic's is a ValueError
-                why = _first(error) if isinstance(error, ValidationError) else f"it has no {error}"
+                yield _record(benchmark, machine, document.datetime)
+            except ValidationError as error:
                 name = benchmark.get("fullname", "a benchmark") if isinstance(benchmark, Mapping) else "a benchmark"
-                warnings.warn(f"{self.path}: {name} skipped: {why}", ResultsWarning, stacklevel=2)
+                warnings.warn(f"{self.path}: {name} skipped: {_first(error)}", ResultsWarning, stacklevel=2)
 
-    def _document(self) -> dict[str, Any]:
+    def _document(self) -> Document:
         try:
-            document = json.loads(self.path.read_bytes())
+            return Document.model_validate_json(self.path.read_bytes())
         except OSError as error:
             raise ResultsError(f"cannot read {self.path}: {error.strerror}") from None
-        except ValueError:
-            raise ResultsError(
-                f"{self.path} is not JSON; name a run folder, or a file that `make bench` saved"
-            ) from None
-        kinds = {"machine_info": Mapping, "benchmarks": list, "datetime": str}
-        if not isinstance(document, dict) or not all(isinstance(document.get(k), kind) for k, kind in kinds.items()):
-            raise ResultsError(f"{self.path} was not written by pytest-benchmark; name a file that `make bench` saved")
-        return document
+        except ValidationError as error:
+            _, torn, why = _first(error).partition("Invalid JSON: ")
+            what = f"is not JSON ({why})" if torn else "was not written by pytest-benchmark"
+            raise ResultsError(f"{self.path} {what}; name a run folder, or a file that `make bench` saved") from None
 
 
 def opened(path: str | Path) -> RunFolder | BenchmarkFile:
@@ -86,30 +114,38 @@ def opened(path: str | Path) -> RunFolder | BenchmarkFile:
     return BenchmarkFile(path) if Path(path).is_file() else RunFolder(path)
 
 
-def _record(benchmark: Mapping[str, Any], machine: str, started_at: str) -> Record:
-    ours, stats = benchmark["extra_info"][OURS], benchmark["stats"]
-    # without --benchmark-save-data the samples are not in the file, and their quartiles are all that is known
-    samples = stats.get("data")
+def _record(benchmark: Any, machine: str, started_at: str) -> Record:
+    """Raises ValidationError where it is none of ours, or holds what nothing can measure."""
+    read = Benchmark.model_validate(benchmark)
+    stats, samples = read.stats, read.stats.data
     found = median_interval(samples) if samples else None
-    return Record.model_validate(
+    record = Record.model_validate(
         {
-            **ours,
-            "case_id": case_id(ours),
-            "group_id": group_id(ours),
+            **read.extra_info.attnbench,
+            "case_id": "",  # those of the fields, once these are known to be good
+            "group_id": "",
             "status": "ok",
-            "time_s": stats["median"],
-            "time_s_low": found.low if found else stats["q1"],
-            "time_s_high": found.high if found else stats["q3"],
-            "samples_s": samples,
-            "calls_per_sample": stats["iterations"],
-            "tokens_per_s": ours["batch"] * ours["n_q"] / stats["median"],
+            "time_s": stats.median,
+            "time_s_low": found.low if found else stats.q1,
+            "time_s_high": found.high if found else stats.q3,
+            "samples_s": samples or None,
+            "calls_per_sample": stats.iterations,
             "reasons": [] if found else ["its file holds no samples: quartiles stand in place of the interval"],
             "machine": machine,
             "started_at": started_at,
+        }
+    )
+    identity = record.model_dump()
+    return record.model_copy(
+        update={
+            "case_id": case_id(identity),
+            "group_id": group_id(identity),
+            "tokens_per_s": record.batch * record.n_q / stats.median,
         }
     )
 
 
 def _first(error: ValidationError) -> str:
     detail = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
+    place = ".".join(str(part) for part in detail["loc"])
+    return f"{place}: {detail['msg']}" if place else str(detail["msg"])

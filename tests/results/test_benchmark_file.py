@@ -79,12 +79,49 @@ def test_a_foreign_benchmark_is_warned_of_and_skipped(saved: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("part", "change", "words"),
+    [
+        ("stats", {"median": 0}, "stats.median"),
+        ("stats", {"median": 0.0, "data": []}, "stats.median"),
+        ("stats", {"median": float("nan")}, "stats.median"),
+        ("stats", {"data": [10**400]}, "stats.data.0"),
+        ("stats", {"data": [1.0, float("inf")]}, "stats.data.1"),
+        ("stats", {"data": [-1.0]}, "stats.data.0"),
+        ("stats", {"data": ["1.0"]}, "stats.data.0"),
+        ("stats", {"data": None}, "stats.data"),
+        ("stats", {"iterations": 0}, "stats.iterations"),
+        ("ours", {"batch": 10**400}, "batch"),
+        ("ours", {"batch": 0}, "batch"),
+        ("ours", {"n_q": None}, "n_q"),
+        ("ours", {"params": {"scale": [float("nan")]}}, "params"),
+    ],
+)
+def test_figures_that_nothing_can_measure_cost_their_own_benchmark_only(
+    saved: Path, tmp_path: Path, part: str, change: dict[str, object], words: str
+) -> None:
+    document = json.loads(saved.read_text())
+    strange = json.loads(json.dumps(document["benchmarks"][0]))
+    (strange["stats"] if part == "stats" else strange["extra_info"]["attnbench"]).update(change)
+    document["benchmarks"].append(strange)
+    (tmp_path / "strange.json").write_text(json.dumps(document))
+    with pytest.warns(ResultsWarning, match=rf"test_variant.* skipped: (extra_info\.attnbench\.)?{words}") as caught:
+        assert len(list(opened(tmp_path / "strange.json").records())) == 1
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         ("no JSON", "is not JSON"),
+        ("[" * 200_000, r"is not JSON \(recursion limit"),
+        ("1" * 5000, "is not JSON"),
         ("[]", "was not written by pytest-benchmark"),
         ('{"machine_info": {}, "benchmarks": [], "datetime": "now"}', "not of attnbench's own benchmarks"),
-        ('{"machine_info": {"attnbench": {}}, "benchmarks": [], "datetime": "now"}', "broken: "),
+        ('{"machine_info": {}, "benchmarks": {}, "datetime": "now"}', "was not written by pytest-benchmark"),
+        (
+            '{"machine_info": {"attnbench": {}}, "benchmarks": [], "datetime": "now"}',
+            "broken: .*run `make bench` again",
+        ),
     ],
 )
 def test_a_file_that_is_none_gives_a_sentence(content: str, words: str, tmp_path: Path) -> None:
