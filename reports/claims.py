@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..results.claim_record import ClaimRecord, Quantity
 from ..results.claims import ClaimFolder, load_claims
+from ..results.files import is_file
 from ..results.store import overheard
 from .words import plural
 
@@ -16,7 +17,7 @@ HEADER = ("claim", "verdict", "figure", "published", "measured", "difference", "
 
 def is_claim_run(path: str | Path) -> bool:
     """Whether a folder holds claims that `attnbench reproduce` measured."""
-    return (Path(path) / ClaimFolder.file).is_file()
+    return is_file(Path(path) / ClaimFolder.file)
 
 
 def load(paths: Sequence[str | Path]) -> tuple[list[ClaimRecord], list[str]]:

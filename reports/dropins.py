@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..results.dropin_record import DROPINS, DropinRecord, load_dropins
+from ..results.files import is_file
 from ..results.store import overheard
 from .palette import Style
 from .settings import Entry, Names
@@ -55,7 +56,7 @@ class Dropins:
 
 def is_dropin_run(path: str | Path) -> bool:
     """Whether a folder holds variants measured inside a model."""
-    return (Path(path) / DROPINS).is_file()
+    return is_file(Path(path) / DROPINS)
 
 
 def load(paths: Sequence[str | Path]) -> tuple[list[DropinRecord], list[str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..results import growth
 from ..results.bounds import LARGEST_COUNT
 from ..results.derived import Figure
+from ..results.files import is_file
 from ..results.record import Record
 from ..results.series import Series, baseline_of, ratio_between, setting_of
 from ..results.statistics import Interval, quotient
@@ -105,8 +106,8 @@ class Evidence:
 def gather(paths: Sequence[str | Path], question: Question) -> Evidence:
     """Reads run folders: of sweeps, of trained tasks, or of both. Raises ReportsError, and ResultsError for neither."""
     folders = [Path(path) for path in dict.fromkeys(map(str, paths))]
-    trained = [path for path in folders if (path / TaskFolder.file).is_file()]
-    swept = [path for path in folders if path not in trained or (path / RECORDS).is_file()]
+    trained = [path for path in folders if is_file(path / TaskFolder.file)]
+    swept = [path for path in folders if path not in trained or is_file(path / RECORDS)]
     if folders and not swept:
         raise ReportsError("there are only trained tasks in these folders; name the run of a sweep too")
     runs = load_runs(swept)

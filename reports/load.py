@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ def load_runs(paths: Sequence[str | Path]) -> list[LoadedRun]:
     """
     if not paths:
         raise ReportsError("name at least one run folder")
-    folders = {Path(path).resolve(): Path(path) for path in paths}
+    folders = {os.path.realpath(path): Path(path) for path in paths}
     runs = [_load(number, path) for number, path in enumerate(folders.values(), start=1)]
     if not any(run.records for run in runs):
         found = " and ".join(str(run.path) for run in runs)

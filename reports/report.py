@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..results.files import is_file
 from ..results.store import RECORDS
 from . import cards, claims, data, dropins, growth, machines, missing, outlook, page, tables, training
 from .answer import Sentence, answers, headline
@@ -89,7 +90,7 @@ def write(runs: Sequence[str | Path], out: Path | None = None) -> Report:
 def _swept(path: str | Path) -> bool:
     """Whether a folder holds records of a sweep: other commands leave an empty file of them."""
     file = Path(path) / RECORDS
-    return file.is_file() and file.stat().st_size > 0
+    return is_file(file) and file.stat().st_size > 0
 
 
 def _ordered(settings: Sequence[Setting]) -> list[Setting]:

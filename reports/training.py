@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..results.files import is_file
 from ..results.store import overheard
 from ..results.task_record import TaskRecord
 from ..results.tasks import TaskFolder, TaskSummary, load_tasks, summarise, tested_value
@@ -87,7 +88,7 @@ class TaskSetting:
 
 def is_task_run(path: str | Path) -> bool:
     """Whether a folder holds trained tasks."""
-    return (Path(path) / TaskFolder.file).is_file()
+    return is_file(Path(path) / TaskFolder.file)
 
 
 def load(paths: Sequence[str | Path]) -> tuple[list[TaskRecord], list[str]]:

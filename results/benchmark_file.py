@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from .bounds import Size, Time
 from .errors import ResultsError
+from .files import is_file, read
 from .record import Record, case_id, group_id
 from .run import Run
 from .statistics import median_interval
@@ -100,9 +101,7 @@ class BenchmarkFile:
 
     def _document(self) -> Document:
         try:
-            return Document.model_validate_json(self.path.read_bytes())
-        except OSError as error:
-            raise ResultsError(f"cannot read {self.path}: {error.strerror}") from None
+            return Document.model_validate_json(read(self.path))
         except ValidationError as error:
             _, torn, why = _first(error).partition("Invalid JSON: ")
             what = f"is not JSON ({why})" if torn else "was not written by pytest-benchmark"
@@ -111,7 +110,7 @@ class BenchmarkFile:
 
 def opened(path: str | Path) -> RunFolder | BenchmarkFile:
     """What can be read as a run: the folder of one, or a file of pytest-benchmark's."""
-    return BenchmarkFile(path) if Path(path).is_file() else RunFolder(path)
+    return BenchmarkFile(path) if is_file(path) else RunFolder(path)
 
 
 def _record(benchmark: Any, machine: str, started_at: str) -> Record:

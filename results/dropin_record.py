@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from .bounds import Duration, Figure, Share, Signed, Size
 from .errors import ResultsError
+from .files import is_file, read
 from .record import digest
 from .store import RUN, ResultsWarning
 
@@ -148,14 +149,12 @@ def load_dropins(*folders: str | Path) -> list[DropinRecord]:
     found = []
     for folder in map(Path, folders):
         path = folder / DROPINS
-        if not (folder / RUN).exists():
+        if not is_file(folder / RUN):
             raise ResultsError(f"{folder} is not a run: it has no {RUN}; name a folder that `attnbench dropin` wrote")
         try:
-            lines = path.read_bytes().splitlines()
+            lines = read(path).splitlines()
         except FileNotFoundError:
             raise ResultsError(f"{folder} has no {DROPINS}; name a folder that `attnbench dropin` wrote") from None
-        except OSError as error:
-            raise ResultsError(f"cannot read {path}: {error.strerror}") from None
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from .errors import ResultsError
+from .files import end_line, is_file, read, refuse_irregular
 from .record import Record
 from .run import Run
 
@@ -95,7 +96,7 @@ class Folder(Generic[R]):
         try:
             folder._hold()
             for file in (cls.file, *cls.others):
-                _end_line(folder.path / file)
+                end_line(folder.path / file)
         except OSError as error:
             folder.close()
             raise ResultsError(
@@ -105,6 +106,8 @@ class Folder(Generic[R]):
 
     def _hold(self) -> None:
         """Keeps every other run out of the folder for as long as this process lives. A kill lets go of it too."""
+        for file in (self.file, *self.others):
+            refuse_irregular(self.path / file, "write to")
         self._held = (self.path / self.file).open("a", encoding="utf-8")
         if sys.platform != "win32":
             try:
@@ -125,6 +128,7 @@ class Folder(Generic[R]):
         """Raises ResultsError where the folder holds a run already."""
         records = self.path / self.file
         try:
+            refuse_irregular(records, "write to")
             used = (self.path / RUN).exists() or (records.exists() and records.stat().st_size > 0)
         except OSError as error:
             raise ResultsError(f"cannot write a run to {self.path}: {error.strerror}; choose another --out") from None
@@ -156,10 +160,10 @@ class Folder(Generic[R]):
         """What the variants of the run said of themselves; [] where it kept none, or the file is torn (warned of)."""
         path = self.path / CARDS
         try:
-            found = json.loads(path.read_bytes())
+            found = json.loads(read(path))
         except FileNotFoundError:
             return []
-        except (OSError, ValueError) as error:
+        except (ValueError, RecursionError) as error:  # ResultsError is a ValueError
             warnings.warn(f"{path} cannot be read ({error}); the methods go without", ResultsWarning, stacklevel=2)
             return []
         cards = found if isinstance(found, list) else []
@@ -203,20 +207,20 @@ class Folder(Generic[R]):
         """Reads run.json; raises ResultsError where it is missing or broken."""
         path = self.path / RUN
         try:
-            return Run.model_validate_json(path.read_bytes())
+            return Run.model_validate_json(read(path))
         except FileNotFoundError:
             raise ResultsError(self._no_run(RUN)) from None
-        except OSError as error:
-            raise ResultsError(f"cannot read {path}: {error.strerror}") from None
         except ValidationError as error:
             raise ResultsError(f"{path} is broken: {_first(error)}; restore it or leave this run out") from None
 
     def records(self) -> Iterator[R]:
         """The records in the order they were measured. A torn or foreign line is warned of and skipped."""
         path = self.path / self.file
-        if not path.exists():
-            raise ResultsError(self._no_run(self.file))
-        for number, line in enumerate(self.lines(self.file), start=1):
+        try:
+            lines = read(path).splitlines()
+        except FileNotFoundError:
+            raise ResultsError(self._no_run(self.file)) from None
+        for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
@@ -226,24 +230,10 @@ class Folder(Generic[R]):
 
     def lines(self, file: str) -> list[bytes]:
         """Of a file of the folder; [] where there is none. Raises ResultsError."""
-        path = self.path / file
         try:
-            return path.read_bytes().splitlines()
+            return read(self.path / file).splitlines()
         except FileNotFoundError:
             return []
-        except OSError as error:
-            raise ResultsError(f"cannot read {path}: {error.strerror}") from None
-
-
-def _end_line(path: Path) -> None:
-    """Ends a line that a crash tore."""
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
 
 
 class RunFolder(Folder[Record]):
@@ -257,7 +247,7 @@ class RunFolder(Folder[Record]):
 
 def kinds_in(path: str | Path) -> list[str]:
     """What a folder holds that is no record of a sweep, in words; [] where it is the folder of a sweep."""
-    return [words for file, words in KINDS.items() if (Path(path) / file).is_file()]
+    return [words for file, words in KINDS.items() if is_file(Path(path) / file)]
 
 
 def _first(error: ValidationError) -> str:
