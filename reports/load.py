@@ -12,7 +12,7 @@ from typing import Any
 from ..results.benchmark_file import opened
 from ..results.record import Record
 from ..results.run import Run
-from ..results.store import ResultsWarning, kinds_in
+from ..results.store import NewerWarning, ResultsWarning, kinds_in
 from .errors import ReportsError
 from .words import count, percent, plural
 
@@ -81,13 +81,13 @@ def _load(number: int, path: Path) -> LoadedRun:
     with warnings.catch_warnings(record=True) as caught_cards:
         warnings.simplefilter("always")
         cards = folder.cards()
-    notes = []
+    notes, unread = [], 0
     for warning in caught:
         if issubclass(warning.category, ResultsWarning):
+            unread += not issubclass(warning.category, NewerWarning)
             notes.append(str(warning.message))
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    unread = len(notes)
     notes += [str(warning.message) for warning in caught_cards]
     # a case that was measured again after an interruption: what came last stands
     records = {record.case_id: record for record in found}

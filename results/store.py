@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from .errors import ResultsError
 from .files import end_line, is_file, read, refuse_irregular
-from .record import Record
+from .record import SCHEMA_VERSION, Record
 from .run import Run
 
 if sys.platform != "win32":
@@ -44,6 +44,10 @@ class ResultsWarning(UserWarning):
     """Something in a result file was passed over: what, where and why."""
 
 
+class NewerWarning(ResultsWarning):
+    """A folder is of a newer schema: nothing was passed over, but not all may have been understood."""
+
+
 def overheard(read: Callable[[], T]) -> tuple[T, list[str]]:
     """What `read` gives, and what it passed over, in words, for whoever shows both side by side."""
     with warnings.catch_warnings(record=True) as caught:
@@ -66,6 +70,8 @@ class Folder(Generic[R]):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._held: IO[str] | None = None
+        self._schema = SCHEMA_VERSION
+        """That of run.json, once it is read."""
 
     @classmethod
     def create(cls, path: str | Path, run: Run) -> Self:
@@ -207,26 +213,44 @@ class Folder(Generic[R]):
         """Reads run.json; raises ResultsError where it is missing or broken."""
         path = self.path / RUN
         try:
-            return Run.model_validate_json(read(path))
+            run = Run.model_validate_json(read(path))
         except FileNotFoundError:
             raise ResultsError(self._no_run(RUN)) from None
         except ValidationError as error:
             raise ResultsError(f"{path} is broken: {_first(error)}; restore it or leave this run out") from None
+        self._schema = run.schema_version
+        return run
 
     def records(self) -> Iterator[R]:
-        """The records in the order they were measured. A torn or foreign line is warned of and skipped."""
+        """The records in the order they were measured. A torn or foreign line is warned of and skipped, and once, if
+        run.json was read or records are of a newer schema, so is that warned of."""
         path = self.path / self.file
         try:
             lines = read(path).splitlines()
         except FileNotFoundError:
             raise ResultsError(self._no_run(self.file)) from None
+        newer = self._schema > SCHEMA_VERSION
+        if newer:
+            warnings.warn(self._newer(self._schema, SCHEMA_VERSION), NewerWarning, stacklevel=2)
+        known = self.kind.model_fields["schema_version"].default
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                yield self.kind.model_validate_json(line)
+                record = self.kind.model_validate_json(line)
             except ValidationError as error:
                 warnings.warn(f"{path}, line {number} skipped: {_first(error)}", ResultsWarning, stacklevel=2)
+                continue
+            if not newer and (schema := vars(record)["schema_version"]) > known:
+                newer = True
+                warnings.warn(self._newer(schema, known), NewerWarning, stacklevel=2)
+            yield record
+
+    def _newer(self, schema: int, known: int) -> str:
+        return (
+            f"{self.path} was written by a newer attnbench (schema {schema}; this one knows {known}): it may hold "
+            "fields that are unknown here, or mean others by them; update attnbench to read it"
+        )
 
     def lines(self, file: str) -> list[bytes]:
         """Of a file of the folder; [] where there is none. Raises ResultsError."""

@@ -147,6 +147,17 @@ def test_schema_is_strict_but_keeps_what_a_newer_one_added(folder: RunFolder) ->
     assert load(folder.path)["joules"].tolist() == [3.5]
 
 
+@pytest.mark.parametrize(
+    ("of_run", "of_records"), [(2, 2), (2, 1), (1, 2)], ids=["both", "run.json alone", "records alone"]
+)
+def test_a_folder_of_a_newer_schema_is_read_and_warned_of_once(tmp_path: Path, of_run: int, of_records: int) -> None:
+    folder = RunFolder.create(tmp_path / "new", make_run(schema_version=of_run))
+    folder.append([make_record(), *(make_record(n_q=n, n_k=n, schema_version=of_records) for n in (128, 256))])
+    with pytest.warns(ResultsWarning, match=r"written by a newer attnbench \(schema 2; this one knows 1\)") as caught:
+        assert len(load(folder.path)) == 3
+    assert len(caught) == 1
+
+
 def test_identity_decides_the_case_and_the_group() -> None:
     one, other = make_record(), make_record(params={"window_size": 3})
     assert one.case_id != other.case_id
