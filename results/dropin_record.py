@@ -136,7 +136,8 @@ def append_dropins(folder: Path, records: Iterable[DropinRecord]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise ResultsError(f"cannot write to {path}: {error.strerror}; the records before are kept") from None
+        kept = "the records before are kept" if os.path.exists(path) else "they are gone: begin anew"
+        raise ResultsError(f"cannot write to {path}: {error.strerror}; {kept}") from None
 
 
 def load_dropins(*folders: str | Path) -> list[DropinRecord]:

@@ -193,12 +193,14 @@ class Folder(Generic[R]):
             if before is not None:
                 with contextlib.suppress(OSError):  # a full disk keeps half a line
                     os.truncate(path, before)
-            raise ResultsError(
-                f"cannot write to {path}: {error.strerror}; the records before are kept: {self._way_on(file_name)}"
-            ) from None
+            kept = "the records before are kept: " if os.path.exists(self.path / self.file) else ""
+            raise ResultsError(f"cannot write to {path}: {error.strerror}; {kept}{self._way_on(file_name)}") from None
 
     def _way_on(self, file: str) -> str:
-        if not (self.path / RUN).exists():
+        """What can be done next; asked while an error is told of, so it raises none where the folder is shut."""
+        if not os.path.exists(self.path):
+            return "the folder is gone, and what was in it with it: begin anew"
+        if not os.path.exists(self.path / RUN):
             return "make room or choose another --out"
         return f"when {file} can be written to again, go on with: {self.command} --resume --out {self.path}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from attnbench.results.dropin_record import append_dropins
 from attnbench.results.errors import ResultsError
 from attnbench.results.record import Record
 from attnbench.results.run import Machine, Run
@@ -216,6 +218,19 @@ def test_a_write_that_fails_halfway_leaves_what_was_there_and_says_how_to_go_on(
     assert path.read_bytes() == before
     folder.append(more)
     assert [record.variant for record in folder.records()] == ["naive", "sdpa", "linear_elu"]
+
+
+def test_a_folder_that_is_removed_while_it_is_written_to_is_said_to_be_gone(folder: RunFolder) -> None:
+    folder.append([make_record()])
+    shutil.rmtree(folder.path)
+    for write in (
+        lambda: folder.append([make_record()]),
+        lambda: folder.write_run(make_run()),
+        lambda: append_dropins(folder.path, []),
+    ):
+        with pytest.raises(ResultsError, match=r"No such file or directory; .* gone.*begin anew") as caught:
+            write()
+        assert "kept" not in str(caught.value)
 
 
 def test_run_json_that_cannot_be_replaced_stays_as_it_was(folder: RunFolder) -> None:
