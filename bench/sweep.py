@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +21,7 @@ from .. import __version__
 from ..results.errors import ResultsError
 from ..results.record import Record
 from ..results.run import Ceilings, Run
-from ..results.store import Folder, ResultsWarning, RunFolder
+from ..results.store import Folder, RunFolder, overheard
 from . import environment, gpu, placement, process, roofline, shared_cache, worker
 from .case import Case
 from .config import Config, build, from_dict, validated
@@ -49,6 +48,7 @@ class Done:
 
     folder: Path
     records: list[Record]
+    """One of each case."""
     notes: list[str]
 
 
@@ -124,9 +124,8 @@ def resume(out: str | Path, *, watching: Watching) -> Done:
     with letting_go(folder):
         config = validated(run.config, f"{out}/run.json")
         deadline = _deadline(config)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResultsWarning)  # of a torn line: its case is measured again
-            records = list(folder.records())
+        # of a torn line, whose case is measured again; of a case that has two records, the last stands
+        records, told = overheard(lambda: list({record.case_id: record for record in folder.records()}.values()))
         with room(), watching.planning():
             files = {name: str(origin["file"]) for name, origin in run.inputs.items() if origin.get("file")}
             plan = make_plan(config, Path(out) / INPUTS, files)
@@ -135,7 +134,8 @@ def resume(out: str | Path, *, watching: Watching) -> Done:
         if machine.fingerprint != run.machine.fingerprint:
             run = run.model_copy(update={"ceilings": [], "machine": machine})
         run = run.model_copy(update={"notes": list(dict.fromkeys([*run.notes, *notes])), "finished_at": None})
-    return _measure(config, plan, folder, run, records, began, deadline, watching)
+    done = _measure(config, plan, folder, run, records, began, deadline, watching)
+    return replace(done, notes=[*told, *done.notes])
 
 
 def _measure(

@@ -166,13 +166,28 @@ def test_garbage_and_a_cut_line_cost_their_own_records_only(
     first, second, third, fourth = path.read_bytes().splitlines(keepends=True)
     garbage = [b"\0" * 4096 + b"\n", b"\xff\xfe garbage\n", b'{"case_id": 3}\n', second[:200] + b"\n"]
     path.write_bytes(first + b"".join(garbage) + third + fourth[:-30])  # cut where a power failure might
-    assert cli("run", "--resume", "--out", out).code == 0
+    answer = cli("run", "--resume", "--out", out)
+    assert answer.code == 0
+    told = [line for line in answer.err.splitlines() if line.startswith(f"warning: {path}, line ")]
+    assert [line.split(",")[1].split(":")[0] for line in told] == [f" line {n} skipped" for n in (2, 3, 4, 5, 7)]
+    assert answer.out.startswith("4 cases: 4 ok.")
     lines = path.read_bytes().splitlines(keepends=True)
     assert lines[:6] == [first, *garbage, third]  # nothing that was there is touched
     with pytest.warns(attnbench.results.store.ResultsWarning):
         frame = attnbench.load(out)
     assert dict(zip(frame["case_id"], frame["status"], strict=True)) == whole
     assert cli("report", out).code == 0
+
+
+def test_a_case_that_has_two_records_counts_once(
+    sweep: Callable[..., Any], cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert sweep("--variants", "naive,sdpa", "--seq-lens", "32").code == 0
+    path = out / "results.jsonl"
+    path.write_bytes(path.read_bytes() + path.read_bytes().splitlines(keepends=True)[0])
+    answer = cli("run", "--resume", "--out", out)
+    assert answer.out.startswith("2 cases: 2 ok."), answer.err
 
 
 def test_a_plugin_that_is_gone_is_named_and_may_come_back(cli: Callable[..., Any], tmp_path: Path) -> None:
