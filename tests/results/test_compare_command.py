@@ -121,3 +121,12 @@ def test_a_wrong_request_is_one_sentence_and_exit_status_2(write: Write, argumen
     assert answer.exit_code == 2
     assert words in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_two_runs_that_are_broken_alike_are_no_regression(two: tuple[Path, Path]) -> None:
+    for run in two:
+        path = run / "run.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"inputs": {"captured": 3}}))
+    answer = invoke(*two)
+    assert answer.exit_code == 2
+    assert "is broken: inputs.captured" in answer.stderr
