@@ -115,12 +115,12 @@ def opened(path: str | Path) -> RunFolder | BenchmarkFile:
 
 def _record(benchmark: Any, machine: str, started_at: str) -> Record:
     """Raises ValidationError where it is none of ours, or holds what nothing can measure."""
-    read = Benchmark.model_validate(benchmark)
-    stats, samples = read.stats, read.stats.data
+    whole = Benchmark.model_validate(benchmark)
+    stats, samples = whole.stats, whole.stats.data
     found = median_interval(samples) if samples else None
     record = Record.model_validate(
         {
-            **read.extra_info.attnbench,
+            **whole.extra_info.attnbench,
             "case_id": "",  # those of the fields, once these are known to be good
             "group_id": "",
             "status": "ok",
