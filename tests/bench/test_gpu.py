@@ -190,7 +190,7 @@ def test_a_group_that_does_not_fit_on_the_gpu_is_measured_in_parts(monkeypatch: 
     beside: list[int] = []
 
     class Process:
-        def __init__(self, server: int) -> None: ...
+        def __init__(self, server: int, timeout_s: float) -> None: ...
 
         def call(self, function: Callable[..., Any], *args: Any, timeout_s: float) -> Any:
             if function.__name__ == "set_up":
