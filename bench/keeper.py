@@ -20,6 +20,8 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 PATIENCE_S = 5.0
 """What is not dead so long after it was killed waits for a device, and ends by itself when that answers."""
 MOST_FILES = 1 << 16
+_IMPORTER = os.getpid()
+"""The fork server, which imports this before it forks."""
 
 
 def split() -> None:
@@ -29,11 +31,12 @@ def split() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump of a worker's memory could fill the disk
     awaited = {signal.SIGTERM, signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
-    above = os.getppid()
+    # asked now, who is above may be who took the orphan of a server that has died already
+    above = os.getppid() if os.getpid() == _IMPORTER else _IMPORTER
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != above:
-        os._exit(1)  # the fork server died just now, before the signal was asked for
+        os._exit(1)  # the fork server died before the signal was asked for
     keeper = os.getpid()
     worker = os.fork()
     if worker:

@@ -10,7 +10,7 @@ import torch._dynamo
 import torch._inductor.compile_fx
 
 from ..variants import api, registry
-from . import first_calls, worker
+from . import first_calls, keeper, worker
 from .distributions import realise
 
 registry.discover()
@@ -21,4 +21,4 @@ first_calls.make()
 gc.collect()
 gc.freeze()
 
-__all__ = ["api", "realise", "torch", "worker"]
+__all__ = ["api", "keeper", "realise", "torch", "worker"]

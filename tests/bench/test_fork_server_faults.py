@@ -28,7 +28,7 @@ NUMBERS = itertools.count(100)
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The number of a server that no other test asks, and that imports no torch: it starts at once."""
-    monkeypatch.setattr(process, "PRELOAD", "json")
+    monkeypatch.setattr(process, "PRELOAD", "attnbench.bench.keeper")
     number = next(NUMBERS)
     yield number
     with contextlib.suppress(ProcessLookupError, KeyError):
@@ -92,7 +92,7 @@ def test_a_process_whose_server_is_stopped_can_be_ended(server: int, monkeypatch
 STOPPED = """
 import os, signal
 from attnbench.bench import fork_servers, process
-process.PRELOAD = "json"
+process.PRELOAD = "attnbench.bench.keeper"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored outside
 process.isolated(process.ready)
 os.kill(fork_servers._pid(fork_servers._servers[0]), signal.SIGSTOP)
@@ -117,6 +117,25 @@ def test_ctrl_c_ends_a_start_that_hangs() -> None:
             assert one.communicate(timeout=3 * fork_servers.PRESSED_S) == ("interrupted\n", "")
         finally:
             one.kill()
+
+
+ORPHAN = """
+import os, time
+from attnbench.bench import keeper
+server = os.getpid()
+if not os.fork():
+    while os.getppid() == server:
+        time.sleep(0.001)
+    keeper.split()
+    print("lived", flush=True)
+"""
+
+
+@linux
+def test_a_process_whose_server_died_before_it_could_be_told_ends_too() -> None:
+    """The signal of a parent's death is asked for by the child: it comes no more where that has happened already."""
+    done = subprocess.run([sys.executable, "-P", "-c", ORPHAN], capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 @linux
