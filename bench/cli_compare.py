@@ -78,13 +78,13 @@ def compare(
 
     A time is called only where the effect reaches the threshold and a test, corrected for the number of comparisons,
     finds the two apart; `perhaps` is what would count if it were the only case, or if nothing else had been unlike.
-    Two runs did not take turns. So they are judged by their processes, against how far groups of cases lie apart from
-    run to run, or by what stands out of its group; a case that one process measured, by Mann–Whitney over its rounds
-    and by how far such cases lie apart. Where neighbours used the shared cache otherwise, rounds are weighed so that
-    both runs have as many of each kind, and a change that is no larger than that difference is called `perhaps`. Where
-    all of HEAD was slower or faster, that is said, and taken off only with --relative. With --git, both revisions are
-    checked out and measured in turns, so that whatever slows the machine slows both, in six pairs of processes, whose
-    ratios a t-test compares with 1: that finds smaller changes.
+    Two runs did not take turns. So they are judged by their processes, against how far runs and groups of cases are
+    known to differ, or by what stands out of the others of its group; a case that one process measured, by
+    Mann–Whitney over its rounds and by how far such cases lie apart. Where neighbours used the shared cache otherwise,
+    rounds are weighed so that both runs have as many of each kind, and a change that is no larger than what
+    instruments read otherwise is called `perhaps`. Where all of HEAD was slower or faster, that is said, and taken off
+    only with --relative. With --git, both revisions are checked out and measured in turns, so that whatever slows the
+    machine slows both, in six pairs of processes, whose ratios a t-test compares with 1: that finds smaller changes.
     """
     from ..results import compare as comparing
 

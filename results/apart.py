@@ -37,7 +37,7 @@ MOST_SINGLE = 5.0
 """Degrees of freedom, at most, of what one process gets by chance: cases are not alike in that."""
 SCATTER_DF = 0.55
 """Degrees of freedom of a scatter that is read off a quantile, for each that a variance would have (simulated)."""
-FEWEST_FREE = 4
+FEWEST_FREE = 3
 """Cases, less one for each group, of fewer of which a scatter tells nothing."""
 QUANTILES = {0.75: 1.150, 0.9: 1.645}
 """Shares of normal values, and within how many standard deviations these lie."""
@@ -62,41 +62,45 @@ class _Known:
     """What all cases of a comparison tell of each one's doubt."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
-        self.groups = by_group(cases)
-        self.others = {case: [other for other in self.groups[case.group] if other is not case] for case in cases}
-        self.of_variant: dict[str, _Scatter] = {}
+        self.of_variant: dict[str, _Others] = {}
         for case in cases:
-            if (name := case.pair[1].variant) not in self.of_variant:
-                self.of_variant[name] = _Scatter([each for each in cases if each.pair[1].variant != name])
+            if case.variant not in self.of_variant:
+                self.of_variant[case.variant] = _Others([each for each in cases if each.variant != case.variant])
         several = [case.own for case in cases if case.own.df >= 1]
         self.lent = lent_by_cases([own.value for own in several], [own.df for own in several])
         self.variance = {case: self._variance(case) for case in cases}
         self.luck = luck_of_groups(cases, [self.variance[case] for case in cases])
+        self.groups = by_group(cases)
 
     def outright(self, case: Case, threshold: float) -> Evidence:
         """Whether HEAD's time is another one. Of two tests the better, for twice its p: against the luck of runs and
         groups, and against the others of its group, from which it must differ by the threshold too. Nothing stands out
         of others that moved by more than luck does, or farther than it did itself: they may be what was changed."""
-        doubt, to_group = self.luck, None
-        p = self._p(case, case.log, doubt)
-        if len(self.others[case]) >= FEWEST_OTHERS:
-            moved, of_others = median(other.log for other in self.others[case]), self._of_others(case)
+        others, to_group = self.of_variant[case.variant], None
+        p = self._p(case, case.log, self.luck)
+        doubt = others.doubt(case)
+        if doubt is not None:
+            moved = others.moved(case)
             own = case.log - moved
-            by_luck = student_p(moved, least(doubt, of_others)) >= ALPHA
+            by_luck = student_p(moved, least(self.luck, doubt)) >= ALPHA
             if by_luck and own * case.log > 0 and math.log1p(threshold) <= abs(own) <= 2 * abs(case.log):
-                by_itself = self._p(case, own, of_others)
-                to_group = self._interval(case, own, of_others) if by_itself < p else None
+                by_itself = self._p(case, own, doubt)
+                to_group = self._interval(case, own, doubt) if by_itself < p else None
                 p = min(p, by_itself)
-        return self._evidence(case, case.log, doubt, p, 2, to_group)
+        tests = 1 if doubt is None else 2
+        return self._evidence(case, case.log, self.luck, p, tests, to_group, excuse(case, case.log))
 
     def less(self, case: Case, shift: float) -> Evidence:
         """Whether it is another one than the shift of its group, or of all cases where the group is small."""
-        of_group = len(self.others[case]) + 1 >= FEWEST_CASES
-        doubt = self._of_others(case) if of_group else self.luck
-        return self._evidence(case, case.log - shift, doubt, self._p(case, case.log - shift, doubt), 1)
+        of_group = len(self.groups[case.group]) >= FEWEST_CASES
+        doubt = (self.of_variant[case.variant].doubt(case) if of_group else None) or self.luck
+        log = case.log - shift
+        # one that hardly feels what others do differs from its group the other way
+        excused = excuse(case, log) or excuse(case, -log)
+        return self._evidence(case, log, doubt, self._p(case, log, doubt), 1, None, excused)
 
     def _evidence(
-        self, case: Case, log: float, doubt: Variance, p: float, tests: int, to_group: Interval | None = None
+        self, case: Case, log: float, doubt: Variance, p: float, tests: int, to_group: Interval | None, excused: str
     ) -> Evidence:
         """`p`: the best of so many tests."""
         return Evidence(
@@ -107,7 +111,7 @@ class _Known:
             min(1.0, tests * p),
             0.0 if case.own.df else min(1.0, tests * least_p(case.pair)),
             to_group,
-            excuse(case, log),
+            excused,
         )
 
     def _p(self, case: Case, log: float, doubt: Variance) -> float:
@@ -124,32 +128,23 @@ class _Known:
     def _interval(self, case: Case, log: float, doubt: Variance) -> Interval:
         return student_interval(log, least(self.variance[case], doubt))
 
-    def _of_others(self, case: Case) -> Variance:
-        """Of where a case lies from the others of its group, that was not changed, beyond its own variance."""
-        scatter = self.of_variant[case.pair[1].variant]
-        luck = scatter.luck.value if case.own.df else 0.0
-        return Variance(luck + MEDIAN_NOISE * scatter.usual.value / len(self.others[case]), scatter.usual.df)
-
     def _variance(self, case: Case) -> Variance:
         """Of one process a side, how far other variants' cases lie from each other; or its rounds, where these lie
         farther."""
         if case.own.df:
             return case.own
-        spread = self.of_variant[case.pair[1].variant].of_single
+        spread = self.of_variant[case.variant].of_single
         return Variance(max(spread.value, *(_of_rounds(record.samples_s or []) for record in case.pair)), spread.df)
 
 
-class _Scatter:
-    """How far cases lie from the middle of their groups, of all variants but one: that may have been changed."""
+class _Others:
+    """The cases of all variants but one, that may have been changed, and how far they lie from the middle of their
+    groups."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
-        groups = [[case.log for case in members] for members in by_group(cases).values()]
-        apart = [
-            abs(log - median(logs)) * math.sqrt(len(logs) / (len(logs) - 1))
-            for logs in groups
-            if len(logs) >= FEWEST_OTHERS
-            for log in logs
-        ]
+        self.groups = {group: [case.log for case in members] for group, members in by_group(cases).items()}
+        groups = [logs for logs in self.groups.values() if len(logs) >= FEWEST_OTHERS]
+        apart = [abs(log - median(logs)) * math.sqrt(len(logs) / (len(logs) - 1)) for logs in groups for log in logs]
         free = sum(len(logs) - 1 for logs in groups)
         self.usual = self.luck = NOTHING
         self.of_single = USUAL_SPREAD
@@ -159,6 +154,19 @@ class _Scatter:
             own = [case.own.value for case in cases if case.own.df]
             self.luck = Variance(max(0.0, self.usual.value - median(own)) if own else self.usual.value, self.usual.df)
             self.of_single = Variance(max(sigmas) ** 2, min(MOST_SINGLE, self.usual.df))
+
+    def moved(self, case: Case) -> float:
+        """By how much those of its group became slower, in the middle: a logarithm."""
+        return median(self.groups[case.group])
+
+    def doubt(self, case: Case) -> Variance | None:
+        """Of where a case lies from those of its group, that was not changed, beyond its own variance; None where they
+        are too few to tell."""
+        beside = len(self.groups.get(case.group, []))
+        if beside < FEWEST_OTHERS or not self.usual.df:
+            return None
+        luck = self.luck.value if case.own.df else 0.0
+        return Variance(luck + MEDIAN_NOISE * self.usual.value / beside, self.usual.df)
 
 
 def least(own: Variance, doubt: Variance) -> Variance:

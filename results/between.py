@@ -59,6 +59,10 @@ class Case:
     def group(self) -> str:
         return self.pair[1].group_id
 
+    @property
+    def variant(self) -> str:
+        return self.pair[1].variant
+
 
 def case_of(pair: Pair, weights: tuple[Weights, Weights]) -> Case:
     """A case, with what each of its rounds counts (alike.py)."""

@@ -71,10 +71,11 @@ def test_the_same_code_by_one_process_a_case_raises_hardly_an_alarm() -> None:
     assert np.mean(alarms) <= 0.08
 
 
-def test_what_changed_mirrors_what_changed_back() -> None:
+@pytest.mark.parametrize("relative", [False, True])
+def test_what_changed_mirrors_what_changed_back(relative: bool) -> None:
     rng = np.random.default_rng(2)
     base, head = run_of(rng), run_of(rng, slower=everywhere("gla", 1.2) | {("topk", 512): 0.7})
-    there, back = compare(base, head), compare(head, base)
+    there, back = (compare(*sides, relative=relative) for sides in ((base, head), (head, base)))
     mirrored = {f.case.case_id: f for f in back.findings if f.measure == "time"}
     words = {"slower": "faster", "perhaps slower": "perhaps faster", "same": "same"}
     words |= {other: word for word, other in words.items()}
@@ -95,12 +96,56 @@ def test_a_group_that_moved_as_a_whole_is_no_change_of_its_cases() -> None:
     assert any("by groups that took turns" in note for note in found.notes)
 
 
+def test_processes_that_were_disturbed_hide_no_change_of_the_others() -> None:
+    rng = np.random.default_rng(18)
+    base, head = run_of(rng, processes=10), run_of(rng, processes=10, slower=everywhere("gla", 1.3))
+    for number, record_of in enumerate(base.records):
+        disturbed = [x * (100.0 if i < 5 else 3.0 if i < 10 else 1.0) for i, x in enumerate(record_of.samples_s or [])]
+        base.records[number] = record_of.model_copy(update={"samples_s": disturbed})
+    found = times(compare(base, head))
+    assert [(f.case.variant, f.verdict) for f in found] == [("gla", "worse")] * len(LENGTHS)
+    assert all(f.ratio and f.ratio.value == pytest.approx(1.3, abs=0.05) for f in found)
+    assert all(f.base == pytest.approx(1.0, abs=0.1) for f in found)
+
+
 def test_a_minute_in_which_one_process_was_disturbed_is_no_change() -> None:
     rng = np.random.default_rng(4)
     base, head = run_of(rng), run_of(rng)
     disturbed = [x * (1.4 if number < 5 else 1.0) for number, x in enumerate(head.records[2].samples_s or [])]
     head.records[2] = head.records[2].model_copy(update={"samples_s": disturbed})
     assert times(compare(base, head)) == []
+
+
+@pytest.mark.parametrize(
+    ("variants", "faster", "factor"),
+    [(VARIANTS[:3], ("gla",), 0.5), (VARIANTS, ("gla", "topk", "sdpa"), 0.5), (VARIANTS, VARIANTS[:4], 0.9)],
+)
+def test_what_others_gained_is_not_lost_by_the_rest(
+    variants: tuple[str, ...], faster: tuple[str, ...], factor: float
+) -> None:
+    rng = np.random.default_rng(16)
+    slower = {(variant, length): factor for variant in faster for length in LENGTHS}
+    found = [
+        times(
+            compare(
+                run_of(rng, variants=variants, processes=6), run_of(rng, variants=variants, processes=6, slower=slower)
+            )
+        )
+        for _ in range(40)
+    ]
+    assert np.mean([any(f.case.variant not in faster for f in each) for each in found]) <= 0.08
+    assert all(f.verdict == "better" for each in found for f in each if f.case.variant in faster)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_machine_that_was_slower_for_a_whole_run_is_no_change(relative: bool) -> None:
+    """Of a twentieth, in the standard deviation: nothing within two runs tells it from a change of all cases."""
+    rng = np.random.default_rng(17)
+    alarms = []
+    for _ in range(60):
+        slower = dict.fromkeys(((v, n) for v in VARIANTS for n in LENGTHS), float(rng.lognormal(0, 0.05)))
+        alarms.append(bool(times(compare(run_of(rng), run_of(rng, slower=slower), relative=relative))))
+    assert np.mean(alarms) <= 0.1
 
 
 # -- changes ----------------------------------------------------------------------------------------------------
