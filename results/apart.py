@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -48,14 +49,27 @@ MOST_EXCUSED = 1.25
 anything was read beside turns."""
 
 
-def judged(cases: Sequence[Case], threshold: float, relative: bool) -> tuple[list[Evidence], Variance]:
-    """What each case says, among all of them, and the luck of groups. `relative`: by what it differs from the shift of
-    its group."""
+@dataclass(frozen=True)
+class Judged:
+    """All cases of two runs."""
+
+    evidence: list[Evidence]
+    luck: Variance
+    """Of what cases of a group have in common from run to run: see `luck_of_groups`."""
+    guessed: int
+    """How many were measured by one process, whose spread is USUAL_SPREAD, since others were too few to tell."""
+
+
+def judged(cases: Sequence[Case], threshold: float, relative: bool) -> Judged:
+    """What each case says, among all of them. `relative`: by what it differs from the shift of its group."""
     known = _Known(cases)
-    if not relative:
-        return [known.outright(case, threshold) for case in cases], known.luck
-    shifts = shifts_by_group(cases)
-    return [known.less(case, math.log(shifts[case.group])) for case in cases], known.luck
+    if relative:
+        shifts = shifts_by_group(cases)
+        evidence = [known.less(case, math.log(shifts[case.group])) for case in cases]
+    else:
+        evidence = [known.outright(case, threshold) for case in cases]
+    guessed = sum(not case.own.df and known.of_variant[case.variant].of_single is USUAL_SPREAD for case in cases)
+    return Judged(evidence, known.luck, guessed)
 
 
 class _Known:

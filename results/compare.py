@@ -19,14 +19,13 @@ from pathlib import Path
 
 from .agreement import Agreement, agreement
 from .alike import weights_of, words_of_rounds
-from .apart import USUAL_SPREAD, judged
+from .apart import USUAL_SPREAD, Judged, judged
 from .benchmark_file import opened
-from .between import FEWEST_CASES, Case, case_of, shift_of, shifts_by_group
+from .between import FEWEST_CASES, case_of, shift_of, shifts_by_group
 from .changes import ORDER, Finding, certain, times, words_of_lacking
 from .conditions import Side, matching, unlike_beside, unlike_conditions
 from .errors import ResultsError
 from .evidence import Turns, Verdict, in_turns
-from .mean_ratios import Variance
 from .record import Record
 from .statistics import Interval
 from .store import ResultsWarning
@@ -155,13 +154,11 @@ def compare(
         notes += _words_of_shift(shift, shifts_by_group(cases), base, head, threshold, relative, len(timed))
     if len(timed) < len(ok):
         notes.append(f"{len(ok) - len(timed)} cases have no samples of time in both: their times were not compared")
-    if paired:
-        evidence, luck = in_turns([_turns(*pair) for pair in timed]), None
-    else:
-        evidence, luck = judged(cases, threshold, relative)
+    doubt = None if paired else judged(cases, threshold, relative)
+    evidence = in_turns([_turns(*pair) for pair in timed]) if doubt is None else doubt.evidence
     found, unable = times(timed, evidence, threshold)
-    if luck is not None:
-        notes += _words_of_doubt(found, cases, luck)
+    if doubt is not None:
+        notes += _words_of_doubt(found, doubt)
     if unable:
         notes.append(
             f"{unable} of {len(timed)} cases have too few rounds for any difference to count among so many: "
@@ -217,26 +214,26 @@ def _words_of_shift(
     ]
 
 
-def _words_of_doubt(found: Sequence[Finding], cases: Sequence[Case], luck: Variance) -> list[str]:
+def _words_of_doubt(found: Sequence[Finding], doubt: Judged) -> list[str]:
     """Why some changes are only `perhaps` ones."""
     notes = []
     if doubtful := sum(finding.verdict == "perhaps" and not finding.why for finding in found):
         notes.append(
             f"{doubtful} changes of time are called `perhaps`: processes show them, and so may the machine's mood, or "
-            f"chance among {len(cases)} cases. What the cases of a group have in common is taken to differ by "
-            f"{math.sqrt(luck.value):.1%} from run to run (standard deviation). Let revisions take turns with --git, "
-            "or measure both again"
+            f"chance among {len(found)} cases. What the cases of a group have in common is taken to differ by "
+            f"{math.sqrt(doubt.luck.value):.1%} from run to run (standard deviation). Let revisions take turns with "
+            "--git, or measure both again"
         )
     if excused := sum(finding.verdict == "perhaps" and bool(finding.why) for finding in found):
         notes.append(
             f"{excused} changes of time go with what instruments read beside the turns (`eviction`, `handover_s`), and "
             "are smaller: they may be all the neighbours', and are called `perhaps`"
         )
-    if 0 < (single := sum(not case.own.df for case in cases)) < FEWEST_CASES:
+    if doubt.guessed:
         notes.append(
-            f"{single} of {len(cases)} cases were measured by one process in one of both, and are too few to tell what "
-            f"that gets by chance: taken to be {math.sqrt(USUAL_SPREAD.value):.0%}, so that only far more counts. "
-            f"Measure with more `processes`, or {FEWEST_CASES} such cases, or let revisions take turns with --git"
+            f"{doubt.guessed} of {len(found)} cases were measured by one process in one of both, beside too few others "
+            f"to tell what that gets by chance: taken to be {math.sqrt(USUAL_SPREAD.value):.0%}, so that only far more "
+            "counts. Measure with more `processes`, or more variants, or let revisions take turns with --git"
         )
     return notes
 
