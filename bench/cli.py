@@ -44,6 +44,9 @@ class Sentences(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except KeyboardInterrupt:  # click's own exit status would be 1, which is a regression's in compare
+            click.echo("stopped", err=True)
+            raise SystemExit(INTERRUPTED) from None
         except (ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO) and error.filename is None:
                 raise Refusal(f"the answer could not be written: {error.strerror}") from None

@@ -31,11 +31,9 @@ from .mean_ratios import Variance, joined, lent_by_cases, student_interval, stud
 from .statistics import ALPHA, Interval, least_rank_sum_p, median_interval, rank_sum_p
 
 NOTHING = Variance(0.0, 0.0)
-USUAL_SPREAD = Variance(0.1**2, 3.0)
+USUAL_SPREAD = Variance(0.1**2, 5.0)
 """Of the logarithm of what a case takes in one process, from run to run, where others are too few to tell: two runs of
 this project's benchmarks lay 10 % apart from case to case."""
-MOST_SINGLE = 5.0
-"""Degrees of freedom, at most, of what one process gets by chance: cases are not alike in that."""
 SCATTER_DF = 0.55
 """Degrees of freedom of a scatter that is read off a quantile, for each that a variance would have (simulated)."""
 FEWEST_FREE = 3
@@ -167,7 +165,8 @@ class _Others:
             self.usual = Variance(sigmas[0] ** 2, SCATTER_DF * free)
             own = [case.own.value for case in cases if case.own.df]
             self.luck = Variance(max(0.0, self.usual.value - median(own)) if own else self.usual.value, self.usual.df)
-            self.of_single = Variance(max(sigmas) ** 2, min(MOST_SINGLE, self.usual.df))
+            if self.usual.df >= USUAL_SPREAD.df:  # no more: cases are not alike in what one process gets by chance
+                self.of_single = Variance(max(sigmas) ** 2, USUAL_SPREAD.df)
 
     def moved(self, case: Case) -> float:
         """By how much those of its group became slower, in the middle: a logarithm."""

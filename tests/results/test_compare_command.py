@@ -85,6 +85,15 @@ def test_json_has_no_infinity(write: Write) -> None:
     assert told["findings"][0]["ratio"] is None
 
 
+def test_ctrl_c_is_no_regression(two: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("attnbench.results.compare.read", interrupted)
+    answer = invoke(*two)
+    assert (answer.exit_code, answer.stderr) == (130, "stopped\n")
+
+
 def test_variants_of_several_parameters_are_told_apart(write: Write) -> None:
     def made(seed: int, slower: float) -> list[Record]:
         rng = np.random.default_rng(seed)
