@@ -95,7 +95,9 @@ class _Known:
             moved = others.moved(case)
             own = case.log - moved
             by_luck = student_p(moved, least(self.luck, doubt)) >= ALPHA
-            if by_luck and own * case.log > 0 and math.log1p(threshold) <= abs(own) <= 2 * abs(case.log):
+            # those that moved against it may have been changed as well: it must have moved farther than they
+            farther = abs(case.log) - (abs(moved) if moved * case.log < 0 else 0.0)
+            if by_luck and own * case.log > 0 and min(abs(own), farther) >= math.log1p(threshold):
                 by_itself = self._p(case, own, doubt)
                 to_group = self._interval(case, own, doubt) if by_itself < p else None
                 p = min(p, by_itself)

@@ -32,6 +32,8 @@ from .store import ResultsWarning
 
 THRESHOLD = 0.03
 """A smaller change of time is not called, however sure."""
+BADLY = 1.5
+"""Times: an interval that reaches farther makes `same` a word that needs a note."""
 COUNTED: dict[Verdict, str] = {
     "worse": "worse",
     "better": "better",
@@ -228,6 +230,19 @@ def _words_of_doubt(found: Sequence[Finding], doubt: Judged) -> list[str]:
         notes.append(
             f"{excused} changes of time go with what instruments read beside the turns (`eviction`, `handover_s`), and "
             "are smaller: they may be all the neighbours', and are called `perhaps`"
+        )
+    if apart := sum(finding.verdict in ("worse", "better") and finding.to_group is not None for finding in found):
+        notes.append(
+            f"{apart} changes of time count by how they stand out of the other variants of their group: where most of "
+            "those were changed, and a little only, it may be they that moved"
+        )
+    unknown = [f for f in found if f.verdict == "same" and f.ratio is not None and f.ratio.high > BADLY * f.ratio.value]
+    if unknown:
+        worst = max(unknown, key=lambda f: f.ratio.high if f.ratio else 0.0).case
+        notes.append(
+            f"{len(unknown)} of {len(found)} cases are known too badly for even {BADLY:g} times as long to count, the "
+            f"worst of them {worst.variant} at {worst.n_k:,} tokens: processes of one run differ by as much. Measure "
+            "again, by more `processes`"
         )
     if doubt.guessed:
         notes.append(

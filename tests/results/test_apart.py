@@ -108,6 +108,20 @@ def test_processes_that_were_disturbed_hide_no_change_of_the_others() -> None:
     assert all(f.base == pytest.approx(1.0, abs=0.1) for f in found)
 
 
+def test_a_case_that_is_known_too_badly_is_named() -> None:
+    """One of three processes was disturbed, so that nothing can be said; and that is."""
+    rng = np.random.default_rng(19)
+    base, head = run_of(rng, processes=3), run_of(rng, processes=3, slower={("gla", 512): 2.0})
+    number = next(i for i, r in enumerate(base.records) if (r.variant, r.n_k) == ("gla", 512))
+    disturbed = [x * (10.0 if i < 5 else 1.0) for i, x in enumerate(base.records[number].samples_s or [])]
+    base.records[number] = base.records[number].model_copy(update={"samples_s": disturbed})
+    found = compare(base, head)
+    assert times(found) == []
+    (note,) = [note for note in found.notes if "known too badly" in note]
+    assert note.startswith("1 of 36 cases")
+    assert "gla at 512 tokens" in note
+
+
 def test_a_minute_in_which_one_process_was_disturbed_is_no_change() -> None:
     rng = np.random.default_rng(4)
     base, head = run_of(rng), run_of(rng)
@@ -164,6 +178,8 @@ def test_a_variant_that_stands_out_of_its_groups_is_found_though_groups_wander()
     worse = [f for each in found for f in each]
     assert all(f.verdict == "worse" and f.to_group is not None for f in worse)
     assert np.median([f.to_group.value for f in worse if f.to_group]) == pytest.approx(1.06, abs=0.01)
+    notes = compare(run_of(rng, **options), run_of(rng, **options, slower=everywhere("gla", 1.2))).notes
+    assert any("changes of time count by how they stand out" in note for note in notes)
 
 
 def test_what_does_not_stand_out_by_the_threshold_is_no_change() -> None:
