@@ -25,11 +25,6 @@ ALPHA = 0.05
 EXACT_UP_TO = 40
 """Rank sums of up to this many samples a side have their exact distribution; beyond, the normal one is as good."""
 
-Q_NORMAL = 2.2191
-"""Q_n of normal values times this is their standard deviation."""
-Q_FEW = {2: 0.399, 3: 0.994, 4: 0.512, 5: 0.844, 6: 0.611, 7: 0.857, 8: 0.669, 9: 0.872}
-"""By how much less it is for so few."""
-
 
 @dataclass(frozen=True)
 class Interval:
@@ -128,23 +123,6 @@ def weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
     order = np.argsort(x, kind="stable")
     x, w = x[order], w[order]
     return float(np.interp(w.sum() / 2, np.cumsum(w) - w / 2, x))
-
-
-def robust_spread(values: Sequence[float]) -> float:
-    """The standard deviation of normal values, by the closest half of their pairs: up to half of them may be others.
-
-    Q_n of Rousseeuw and Croux 1993, "Alternatives to the Median Absolute Deviation", Journal of the American
-    Statistical Association 88(424), with its factors for few values. Of normal ones it tells as much as the standard
-    deviation of 82 % as many. Raises ValueError for fewer than two.
-    """
-    x = np.asarray(values, dtype=float)
-    n = x.size
-    if n < 2:
-        raise ValueError("a spread needs at least two values")
-    apart = np.sort(np.abs(x[:, None] - x[None, :])[np.triu_indices(n, 1)])
-    half = n // 2 + 1
-    factor = Q_FEW[n] if n in Q_FEW else n / (n + 1.4) if n % 2 else n / (n + 3.8)
-    return float(Q_NORMAL * factor * apart[math.comb(half, 2) - 1])
 
 
 def quotient(one: Interval, other: Interval) -> Interval:

@@ -25,7 +25,6 @@ from attnbench.results.statistics import (
     paired_ratio,
     rank_sum_p,
     ratio_of_medians,
-    robust_spread,
     spread,
     weighted_median,
 )
@@ -167,20 +166,6 @@ def test_a_weighted_median_is_the_median_of_what_counts() -> None:
     assert weighted_median([3.0, 1.0], [1.0, 1.0]) == 2.0
     with pytest.raises(ValueError, match="at least one sample that counts"):
         weighted_median([1.0], [0.0])
-
-
-@pytest.mark.parametrize("count", [2, 3, 5, 8, 11, 12, 60])
-def test_the_robust_spread_of_normal_values_is_their_standard_deviation_however_few(count: int) -> None:
-    values = np.random.default_rng(0).normal(0, 0.02, (REPEATS, count))
-    assert np.mean([robust_spread(x) for x in values]) == pytest.approx(0.02, rel=0.04)
-    with pytest.raises(ValueError, match="at least two"):
-        robust_spread([1.0])
-
-
-def test_a_third_of_other_values_hardly_touches_the_robust_spread() -> None:
-    values = np.random.default_rng(0).normal(0, 0.02, (300, 30))
-    values[:, :10] += 5.0
-    assert np.mean([robust_spread(x) for x in values]) < 0.045
 
 
 def test_nothing_has_no_median() -> None:
