@@ -39,6 +39,14 @@ def pid_of(server: int) -> int:
     return fork_servers._pid(fork_servers._servers[server])
 
 
+def kill(server: int) -> int:
+    """Kills it and waits for its end: until then multiprocessing takes it for alive, and asks it. Returns its pid."""
+    pid = pid_of(server)
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # leaves it to multiprocessing, as fork_servers does
+    return pid
+
+
 def exits(state: dict[str, Any], code: int) -> None:
     print("good-bye", flush=True)
     os._exit(code)
@@ -70,8 +78,7 @@ def test_a_server_that_starts_has_longer_than_a_step_of_a_case(server: int, monk
     with closing(Child(server, timeout_s=0.1)) as child:
         assert child.call(ready)
     monkeypatch.setattr(fork_servers, "START_S", 0.3)
-    os.kill(pid_of(server), signal.SIGKILL)
-    time.sleep(0.1)
+    kill(server)
     with pytest.raises(Died, match=r"gave no process within 0\.3 s"):
         Child(server)
 
@@ -145,15 +152,14 @@ def test_what_is_lost_with_a_server_is_told_from_what_ends_by_itself(server: int
     assert raised.value.why == "ended with exit status 255; its last words: good-bye"
     with closing(Child(server)) as child:
         assert child.call(ready)
-        os.kill(pid_of(server), signal.SIGKILL)
+        kill(server)
         with pytest.raises(Died) as raised:
             child.call(hangs, timeout_s=20)
     assert raised.value.why == (
         "lost with its fork server, which was killed by SIGKILL: how it ended itself is unknown"
     )
     with closing(Child(server)) as child:
-        first = pid_of(server)
-        os.kill(first, signal.SIGKILL)
+        first = kill(server)
         with closing(Child(server)), pytest.raises(Died, match=r"^lost with its fork server, which ended: how"):
             child.call(hangs, timeout_s=20)
         assert pid_of(server) != first
@@ -169,7 +175,7 @@ def test_a_server_that_ends_while_it_starts_a_process_costs_that_one(
 
     def killed_then() -> None:
         seen_to()
-        os.kill(pid_of(server), signal.SIGKILL)
+        kill(server)
 
     with monkeypatch.context() as patch:
         patch.setattr(asked, "ensure_running", killed_then)
