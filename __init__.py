@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bench.sweep import run as run
-    from .results.store import load as load
+    from .results.frame import load as load
     from .variants.api import get as get
     from .variants.api import make_extras as make_extras
     from .variants.api import names as names
@@ -33,7 +33,7 @@ __version__ = "0.1.0"
 _HOME = {
     "MultiHeadAttention": ".variants.layer",
     "get": ".variants.api",
-    "load": ".results.store",
+    "load": ".results.frame",
     "make_extras": ".variants.api",
     "names": ".variants.api",
     "register": ".variants.api",

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from ..results.errors import in_words
 from .errors import InputsError
 
 if TYPE_CHECKING:
@@ -213,9 +214,7 @@ def _parse_metadata(path: str | Path, header: dict[str, Any]) -> CaptureInfo:
     except InputsError:
         raise
     except ValidationError as error:
-        detail = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in detail["loc"])
-        raise _broken(path, f"{place}: {detail['msg']}") from None
+        raise _broken(path, in_words(error)) from None
     except (ValueError, TypeError, KeyError, RecursionError):
         raise _broken(path, "its metadata are not the JSON of a capture") from None
     problem = info.problem()

@@ -299,7 +299,7 @@ def report(
 
     written = write(runs, Path(out) if out else None)
     if csv_file or parquet_file:
-        from ..results.store import load
+        from ..results.frame import load
 
         frame = load(*written.sweeps)
         if csv_file:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .output import echo_json, echo_table, json_option
-from .stopping import INTERRUPTED
+from .stopping import INTERRUPTED, stopped_as_by_ctrl_c
 
 if TYPE_CHECKING:
     from ..results.compare import Comparison
@@ -62,6 +62,7 @@ def _git_options(command: Any) -> Any:
 )
 @_git_options
 @json_option
+@stopped_as_by_ctrl_c()
 def compare(
     base: str,
     head: str,

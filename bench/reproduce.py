@@ -20,10 +20,10 @@ from pydantic import BaseModel
 from .. import __version__
 from ..results.claim_record import UNTESTABLE, ClaimRecord, Quantity, claim_id
 from ..results.claims import ClaimFolder
-from ..results.errors import ResultsError
+from ..results.errors import ResultsError, ResultsWarning
 from ..results.record import Record, digest
 from ..results.run import Run
-from ..results.store import RUN, Folder, ResultsWarning, RunFolder
+from ..results.store import RUN, Folder, RunFolder
 from ..results.task_record import TaskRecord
 from ..results.tasks import TaskFolder
 from . import environment, tasks

@@ -29,7 +29,7 @@ from .output import whole_number
 from .peers import Peer, PeerFailed
 from .plan import expand
 from .turns import MIN_ROUNDS, PAIRS, TURN_S, take_turns
-from .worktrees import checked_out, commit_of, dirty, ended_by_signals
+from .worktrees import checked_out, commit_of, dirty
 
 CASE_TIME_S = 6.0
 """Of one revision, shared by its processes: their medians spread by 1 to 2 % on a noisy machine."""
@@ -67,7 +67,6 @@ def measure(
     notes = ["what is not committed was not measured"] if dirty() else []
     made: tuple[list[Record], list[Record]] = ([], [])
     with contextlib.ExitStack() as stack:
-        stack.enter_context(ended_by_signals())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attnbench-revisions-")))
         homes = [
             stack.enter_context(checked_out(commit, scratch / side))

@@ -18,10 +18,10 @@ from typing import Any
 from pydantic import JsonValue
 
 from .. import __version__
-from ..results.errors import ResultsError
+from ..results.errors import ResultsError, overheard
 from ..results.record import Record
 from ..results.run import Ceilings, Run
-from ..results.store import Folder, RunFolder, overheard
+from ..results.store import Folder, RunFolder
 from . import environment, gpu, placement, process, roofline, shared_cache, worker
 from .case import Case
 from .config import Config, build, from_dict, validated

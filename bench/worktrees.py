@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,6 @@ OURS = Path(__file__).resolve().parent.parent
 """The package that measures."""
 REPOSITORY = OURS
 """The repository whose revisions are measured."""
-SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
@@ -70,21 +68,3 @@ def _git(*arguments: str) -> str:
     if done.returncode:
         raise BenchError(f"git {arguments[0]} failed: {done.stderr.strip()[-400:]}")
     return done.stdout.strip()
-
-
-@contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Has SIGTERM and SIGHUP end the work as an exception does, so that worktrees go."""
-
-    def stop(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    try:
-        before = {number: signal.signal(number, stop) for number in SIGNALS}
-    except ValueError:  # not the main thread, which alone may
-        before = {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..results.claim_record import ClaimRecord, Quantity
 from ..results.claims import ClaimFolder, load_claims
+from ..results.errors import overheard
 from ..results.files import is_file
-from ..results.store import overheard
 from .words import plural
 
 HEADER = ("claim", "verdict", "figure", "published", "measured", "difference", "cost")

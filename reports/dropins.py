@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..results.dropin_record import DROPINS, DropinRecord, load_dropins
+from ..results.errors import overheard
 from ..results.files import is_file
-from ..results.store import overheard
 from .palette import Style
 from .settings import Entry, Names
 from .words import NONE, count, plural

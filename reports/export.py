@@ -6,8 +6,8 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
+from ..results.frame import plain_columns
 from ..results.record import Record
-from ..results.store import plain_columns
 from .errors import ReportsError
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..results.benchmark_file import opened
+from ..results.errors import NewerWarning, ResultsWarning
 from ..results.record import Record
 from ..results.run import Run
-from ..results.store import NewerWarning, ResultsWarning, kinds_in
+from ..results.store import kinds_in
 from .errors import ReportsError
 from .words import count, percent, plural
 

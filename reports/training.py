@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..results.errors import overheard
 from ..results.files import is_file
-from ..results.store import overheard
 from ..results.task_record import TaskRecord
 from ..results.tasks import TaskFolder, TaskSummary, load_tasks, summarise, tested_value
 from .palette import Style

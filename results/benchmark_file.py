@@ -14,12 +14,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from .bounds import Size, Time
-from .errors import ResultsError
+from .errors import ResultsError, ResultsWarning, in_words
 from .files import is_file, read
 from .record import Record, case_id, group_id
 from .run import Run
 from .statistics import median_interval
-from .store import ResultsWarning, RunFolder
+from .store import RunFolder
 
 OURS = "attnbench"
 """The key of `machine_info` and of each benchmark's `extra_info` under which ours stands."""
@@ -82,7 +82,7 @@ class BenchmarkFile:
             )
         except ValidationError as error:
             raise ResultsError(
-                f"{self.path} is broken: {_first(error)}; run `make bench` again, or leave it out"
+                f"{self.path} is broken: {in_words(error)}; run `make bench` again, or leave it out"
             ) from None
 
     def cards(self) -> list[dict[str, Any]]:
@@ -97,13 +97,13 @@ class BenchmarkFile:
                 yield _record(benchmark, machine, document.datetime)
             except ValidationError as error:
                 name = benchmark.get("fullname", "a benchmark") if isinstance(benchmark, Mapping) else "a benchmark"
-                warnings.warn(f"{self.path}: {name} skipped: {_first(error)}", ResultsWarning, stacklevel=2)
+                warnings.warn(f"{self.path}: {name} skipped: {in_words(error)}", ResultsWarning, stacklevel=2)
 
     def _document(self) -> Document:
         try:
             return Document.model_validate_json(read(self.path))
         except ValidationError as error:
-            _, torn, why = _first(error).partition("Invalid JSON: ")
+            _, torn, why = in_words(error).partition("Invalid JSON: ")
             what = f"is not JSON ({why})" if torn else "was not written by pytest-benchmark"
             raise ResultsError(f"{self.path} {what}; name a run folder, or a file that `make bench` saved") from None
 
@@ -142,9 +142,3 @@ def _record(benchmark: Any, machine: str, started_at: str) -> Record:
             "tokens_per_s": record.batch * record.n_q / stats.median,
         }
     )
-
-
-def _first(error: ValidationError) -> str:
-    detail = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in detail["loc"])
-    return f"{place}: {detail['msg']}" if place else str(detail["msg"])

@@ -24,11 +24,10 @@ from .benchmark_file import opened
 from .between import FEWEST_CASES, case_of, shift_of, shifts_by_group
 from .changes import ORDER, Finding, certain, times, words_of_lacking
 from .conditions import Side, matching, unlike_beside, unlike_conditions
-from .errors import ResultsError
+from .errors import ResultsError, ResultsWarning
 from .evidence import Turns, Verdict, in_turns
 from .record import Record
 from .statistics import Interval
-from .store import ResultsWarning
 
 THRESHOLD = 0.03
 """A smaller change of time is not called, however sure."""

@@ -8,18 +8,18 @@ plain mean of the values in place of attention, and with a window of as many key
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from .bounds import Duration, Figure, Share, Signed, Size
 from .errors import ResultsError
-from .files import is_file, read
+from .files import is_file
+from .json_lines import records_of
 from .record import digest
-from .store import RUN, ResultsWarning
+from .store import RUN
 
 SCHEMA_VERSION = 1
 DROPINS = "dropin.jsonl"
@@ -147,21 +147,13 @@ def load_dropins(*folders: str | Path) -> list[DropinRecord]:
     """
     if not folders:
         raise ResultsError("name at least one run folder")
-    found = []
+    found: list[DropinRecord] = []
     for folder in map(Path, folders):
         path = folder / DROPINS
         if not is_file(folder / RUN):
             raise ResultsError(f"{folder} is not a run: it has no {RUN}; name a folder that `attnbench dropin` wrote")
         try:
-            lines = read(path).splitlines()
+            found += records_of(path, DropinRecord)
         except FileNotFoundError:
             raise ResultsError(f"{folder} has no {DROPINS}; name a folder that `attnbench dropin` wrote") from None
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                found.append(DropinRecord.model_validate_json(line))
-            except ValidationError as error:
-                what = error.errors(include_url=False, include_input=False)[0]["msg"]
-                warnings.warn(f"{path}, line {number} skipped: {what}", ResultsWarning, stacklevel=2)
     return found

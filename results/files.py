@@ -15,7 +15,7 @@ def is_file(path: str | Path) -> bool:
     try:
         return Path(path).is_file()
     except PermissionError as error:
-        raise ResultsError(f"cannot read {path}: {error.strerror}; make it readable, or name another run") from None
+        raise ResultsError(f"cannot read {path}: {error.strerror}; make it readable, or name another") from None
 
 
 def refuse_irregular(path: Path, what: str) -> None:
@@ -25,7 +25,7 @@ def refuse_irregular(path: Path, what: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     if not stat.S_ISREG(mode):
-        raise ResultsError(f"cannot {what} {path}: it is not a regular file; remove it, or name another folder")
+        raise ResultsError(f"cannot {what} {path}: it is not a regular file; remove it, or name another")
 
 
 def read(path: Path) -> bytes:
@@ -36,7 +36,7 @@ def read(path: Path) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ResultsError(f"cannot read {path}: {error.strerror}; make it readable, or name another run") from None
+        raise ResultsError(f"cannot read {path}: {error.strerror}; make it readable, or name another") from None
 
 
 def end_line(path: Path) -> None:

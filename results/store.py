@@ -7,22 +7,20 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from typing import IO, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from .errors import ResultsError
+from .errors import ResultsError, ResultsWarning, in_words
 from .files import end_line, is_file, read, refuse_irregular
+from .json_lines import records_of, warn_of_newer
 from .record import SCHEMA_VERSION, Record
 from .run import Run
 
 if sys.platform != "win32":
     import fcntl
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 RECORDS = "results.jsonl"
 RUN = "run.json"
@@ -37,23 +35,6 @@ KINDS = {
 """Files of records that are none of a sweep, and what they hold."""
 
 R = TypeVar("R", bound=BaseModel)
-T = TypeVar("T")
-
-
-class ResultsWarning(UserWarning):
-    """Something in a result file was passed over: what, where and why."""
-
-
-class NewerWarning(ResultsWarning):
-    """A folder is of a newer schema: nothing was passed over, but not all may have been understood."""
-
-
-def overheard(read: Callable[[], T]) -> tuple[T, list[str]]:
-    """What `read` gives, and what it passed over, in words, for whoever shows both side by side."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ResultsWarning)
-        found = read()
-    return found, [str(warning.message) for warning in caught if issubclass(warning.category, ResultsWarning)]
 
 
 class Folder(Generic[R]):
@@ -219,40 +200,20 @@ class Folder(Generic[R]):
         except FileNotFoundError:
             raise ResultsError(self._no_run(RUN)) from None
         except ValidationError as error:
-            raise ResultsError(f"{path} is broken: {_first(error)}; restore it or leave this run out") from None
+            raise ResultsError(f"{path} is broken: {in_words(error)}; restore it or leave this run out") from None
         self._schema = run.schema_version
         return run
 
     def records(self) -> Iterator[R]:
         """The records in the order they were measured. A torn or foreign line is warned of and skipped, and once, if
         run.json was read or records are of a newer schema, so is that warned of."""
-        path = self.path / self.file
-        try:
-            lines = read(path).splitlines()
-        except FileNotFoundError:
-            raise ResultsError(self._no_run(self.file)) from None
         newer = self._schema > SCHEMA_VERSION
         if newer:
-            warnings.warn(self._newer(self._schema, SCHEMA_VERSION), NewerWarning, stacklevel=2)
-        known = self.kind.model_fields["schema_version"].default
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = self.kind.model_validate_json(line)
-            except ValidationError as error:
-                warnings.warn(f"{path}, line {number} skipped: {_first(error)}", ResultsWarning, stacklevel=2)
-                continue
-            if not newer and (schema := vars(record)["schema_version"]) > known:
-                newer = True
-                warnings.warn(self._newer(schema, known), NewerWarning, stacklevel=2)
-            yield record
-
-    def _newer(self, schema: int, known: int) -> str:
-        return (
-            f"{self.path} was written by a newer attnbench (schema {schema}; this one knows {known}): it may hold "
-            "fields that are unknown here, or mean others by them; update attnbench to read it"
-        )
+            warn_of_newer(self.path, self._schema, SCHEMA_VERSION)
+        try:
+            yield from records_of(self.path / self.file, self.kind, told_newer=newer)
+        except FileNotFoundError:
+            raise ResultsError(self._no_run(self.file)) from None
 
     def lines(self, file: str) -> list[bytes]:
         """Of a file of the folder; [] where there is none. Raises ResultsError."""
@@ -274,42 +235,3 @@ class RunFolder(Folder[Record]):
 def kinds_in(path: str | Path) -> list[str]:
     """What a folder holds that is no record of a sweep, in words; [] where it is the folder of a sweep."""
     return [words for file, words in KINDS.items() if is_file(Path(path) / file)]
-
-
-def _first(error: ValidationError) -> str:
-    detail = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in detail["loc"])
-    return f"{place}: {detail['msg']}" if place else str(detail["msg"])
-
-
-def load(*paths: str | Path) -> pd.DataFrame:
-    """All records of some runs as a DataFrame: one row a record, one column a field, and `run` with the path.
-
-    A run is its folder, or a file that `make bench` saved. `params` stays a dict, `samples_s` and `evictions` lists.
-    Raises ResultsError for what is no run; warns (ResultsWarning) of each line that cannot be read and keeps the rest.
-    """
-    import pandas as pd
-
-    from .benchmark_file import opened
-
-    if not paths:
-        raise ResultsError("name at least one run folder")
-    rows: list[dict[str, Any]] = []
-    for path in paths:
-        folder = opened(path)
-        folder.run()
-        rows += [{"run": str(path), **record.model_dump()} for record in folder.records()]
-    columns = ["run", *Record.model_fields]
-    extra = sorted({key for row in rows for key in row} - set(columns))
-    return pd.DataFrame(rows, columns=[*columns, *extra])
-
-
-def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
-    """The same frame with lists and dicts written as JSON text, for CSV and Parquet."""
-    frame = frame.copy()
-    for column in frame.columns:
-        if frame[column].map(lambda value: isinstance(value, (list, dict))).any():
-            frame[column] = frame[column].map(
-                lambda value: json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value
-            )
-    return frame

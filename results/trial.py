@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from .errors import ResultsError
-from .store import ResultsWarning
+from .json_lines import records_of
 
 SCHEMA_VERSION = 2
 """In version 1 all processes came from one server, and each chose the size of its turns."""
@@ -60,18 +58,6 @@ def load_trials(path: str | Path) -> list[Trial]:
     """All comparisons of a file of `doctor --out`; none where there is no file yet. A torn or foreign line is warned of
     and skipped. Raises ResultsError for a file that cannot be read."""
     try:
-        lines = Path(path).read_bytes().splitlines()
+        return list(records_of(Path(path), Trial))
     except FileNotFoundError:
         return []
-    except OSError as error:
-        raise ResultsError(f"cannot read {path}: {error.strerror}; choose another --out") from None
-    trials = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            trials.append(Trial.model_validate_json(line))
-        except ValidationError as error:
-            detail = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part) for part in detail["loc"])
-            why = f"{place}: {detail['msg']}" if place else str(detail["msg"])
-            warnings.warn(f"{path}, line {number} skipped: {why}", ResultsWarning, stacklevel=2)
-    return trials

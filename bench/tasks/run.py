@@ -9,9 +9,8 @@ import warnings
 from pathlib import Path
 
 from ... import __version__
-from ...results.errors import ResultsError
+from ...results.errors import ResultsError, ResultsWarning
 from ...results.run import Run
-from ...results.store import ResultsWarning
 from ...results.task_record import TaskRecord
 from ...results.tasks import TaskFolder
 from .. import environment

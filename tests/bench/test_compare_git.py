@@ -24,6 +24,8 @@ from attnbench.bench.cli_compare import compare as command
 from attnbench.bench.peers import Peer, PeerFailed
 from attnbench.bench.turns import PAIRS
 
+from .test_stopping import heeding
+
 ROOT = Path(worktrees.OURS)
 SMALL = ["--heads", "2", "--head-dim", "32", "--threads", "1", "--seq-lens", "256"]
 NAIVE = Path("variants/full/naive.py")
@@ -344,18 +346,31 @@ def test_a_peer_ends_with_whoever_started_it(home: Path) -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_a_terminated_comparison_leaves_no_worktree(repository: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys, time; from pathlib import Path; from attnbench.bench import worktrees\n"
-        f"worktrees.REPOSITORY = Path({str(repository)!r})\n"
-        f"with worktrees.ended_by_signals(), worktrees.checked_out('base', Path({str(tmp_path / 'home')!r})):\n"
-        "    print('ready', flush=True); time.sleep(600)\n"
-    )
-    with subprocess.Popen([sys.executable, "-P", "-c", code], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        assert parent.stdout.readline() == "ready\n"
-        assert len(git(repository, "worktree", "list").splitlines()) == 2
-        parent.terminate()
-    assert parent.returncode == 128 + signal.SIGTERM
+TERMINATED = """
+import sys
+from pathlib import Path
+from attnbench.bench import worktrees
+from attnbench.bench.cli import main
+worktrees.REPOSITORY = Path(sys.argv.pop(1))
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_comparison_that_is_stopped_leaves_no_worktree(repository: Path, number: signal.Signals) -> None:
+    options = ["compare", "--git", "base", "slow", "--variants", "naive", *SMALL]
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", TERMINATED, str(repository), *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heeding,
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("1 of 1: naive")
+        assert len(git(repository, "worktree", "list").splitlines()) == 3
+        process.send_signal(number)
+        if number == signal.SIGTERM:
+            process.send_signal(number)  # as `timeout` does: to the process, and to its group
+        assert process.stderr.read() == "stopped: the revisions were not compared\n"
+    assert process.returncode == 128 + number
     assert len(git(repository, "worktree", "list").splitlines()) == 1
-    assert not (tmp_path / "home" / "tree").exists()

@@ -173,7 +173,7 @@ def test_garbage_and_a_cut_line_cost_their_own_records_only(
     assert answer.out.startswith("4 cases: 4 ok.")
     lines = path.read_bytes().splitlines(keepends=True)
     assert lines[:6] == [first, *garbage, third]  # nothing that was there is touched
-    with pytest.warns(attnbench.results.store.ResultsWarning):
+    with pytest.warns(attnbench.results.errors.ResultsWarning):
         frame = attnbench.load(out)
     assert dict(zip(frame["case_id"], frame["status"], strict=True)) == whole
     assert cli("report", out).code == 0

@@ -11,7 +11,7 @@ import pytest
 from attnbench.reports import words
 from attnbench.reports.errors import ReportsError
 from attnbench.reports.export import to_csv, to_parquet
-from attnbench.results.store import load
+from attnbench.results.frame import load
 
 from . import synthetic
 

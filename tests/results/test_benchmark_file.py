@@ -13,8 +13,7 @@ import pytest
 import attnbench
 from attnbench.results.benchmark_file import opened
 from attnbench.results.compare import compare, read
-from attnbench.results.errors import ResultsError
-from attnbench.results.store import ResultsWarning
+from attnbench.results.errors import ResultsError, ResultsWarning
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,8 @@ import numpy as np
 import pytest
 
 from attnbench.results import resolution as resolving
-from attnbench.results.errors import ResultsError
+from attnbench.results.errors import ResultsError, ResultsWarning
 from attnbench.results.resolution import Rate, Resolution, resolution
-from attnbench.results.store import ResultsWarning
 from attnbench.results.trial import Trial, load_trials
 
 ROUNDS, PAIRS = 25, 6
@@ -165,7 +165,18 @@ def test_comparisons_come_back_from_their_file_but_for_torn_lines(tmp_path: Path
     assert [str(warning.message).partition(" skipped")[0][-6:] for warning in caught] == ["line 2", "line 3", "line 5"]
 
 
-def test_no_file_holds_nothing_and_a_folder_is_none(tmp_path: Path) -> None:
+def test_comparisons_of_a_newer_version_are_read_and_warned_of_once(tmp_path: Path) -> None:
+    line = made([1.0, 1.1, 1.2] * 2, [1.0, 1.2, 1.1] * 2).model_copy(update={"schema_version": 3}).model_dump_json()
+    file = tmp_path / "trials.jsonl"
+    file.write_text(f"{line}\n\n{line}\n")
+    with pytest.warns(ResultsWarning, match=r"written by a newer attnbench \(schema 3; this one knows 2\)") as caught:
+        assert len(load_trials(file)) == 2
+    assert len(caught) == 1
+
+
+def test_no_file_holds_nothing_and_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     assert load_trials(tmp_path / "none.jsonl") == []
-    with pytest.raises(ResultsError, match="another --out"):
-        load_trials(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(ResultsError, match="it is not a regular file; remove it, or name another"):
+            load_trials(place)

@@ -14,10 +14,11 @@ import pytest
 from pydantic import ValidationError
 
 from attnbench.results.dropin_record import append_dropins
-from attnbench.results.errors import ResultsError
+from attnbench.results.errors import ResultsError, ResultsWarning
+from attnbench.results.frame import load, plain_columns
 from attnbench.results.record import Record
 from attnbench.results.run import Machine, Run
-from attnbench.results.store import ResultsWarning, RunFolder, load, plain_columns
+from attnbench.results.store import RunFolder
 
 from .identified import identified
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from attnbench.results.errors import ResultsError
-from attnbench.results.store import ResultsWarning
+from attnbench.results.errors import ResultsError, ResultsWarning
 from attnbench.results.task_record import TASK_IDENTITY, CurvePoint, TaskRecord, task_id
 from attnbench.results.tasks import TaskFolder, load_tasks, ranked, summarise
 
