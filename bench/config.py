@@ -178,9 +178,9 @@ class Config(BaseModel):
     """How many processes at least, one after the other, take a case's samples on a CPU, from several fork servers in
     turn. Where a process lies in memory is chance that lasts as long as it does, some of it as long as its server, and
     can cost some percent, with an interval as narrow as ever: one process alone would measure its luck. They share the
-    fewest rounds; where more are taken, a process ends when it has had its share of the case's time, and another
-    follows. One process takes all of calls of .15 s or more in a pass, whose times it hardly touches; all of what
-    compiles, since each would compile anew; and all of a batch of unlike requests."""
+    fewest rounds; where more are taken, a process ends when it has had its share of the case's time, or of
+    `max_rounds`, and another follows. One process takes all of calls of .15 s or more in a pass, whose times it hardly
+    touches; all of what compiles, since each would compile anew; and all of a batch of unlike requests."""
     passes: Size = 1
     """How often the run goes through its cases: each time with a share of every case's fewest rounds, by further
     processes, so that a figure is of all that time and not of one moment of it. Records come in the last pass. What

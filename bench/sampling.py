@@ -232,15 +232,18 @@ class Sampling:
                 self.spent_s["left_out"] += left_out.took_s
 
     def _is_due(self, turn: Turn, part: Part) -> bool:
-        """Whether its process has had its share: of the fewest rounds, then of the case's time, of which another one
-        must have half a share left, and of further rounds as of those that were needed."""
+        """Whether its process has had its share: of the fewest rounds; then of the case's time or of the most rounds,
+        of both of which half a share must be left for another one; and of further rounds as of those that were needed.
+        """
         if part.done == 1 or not turn.renewable:
             return False
+        config, done = self.config, part.done - part.extra - 1
         rounds, seconds = turn.of_this_process
-        if part.done - part.extra <= self.config.min_rounds or turn.needed:
-            return rounds >= math.ceil((turn.needed or self.config.min_rounds) / self.config.processes)
-        share = self.config.case_time / self.config.processes
-        return seconds >= share and self.config.case_time - turn.sampling_s >= share / 2
+        if done < config.min_rounds or turn.needed:
+            return rounds >= math.ceil((turn.needed or config.min_rounds) / config.processes)
+        share_s, share = config.case_time / config.processes, config.max_rounds / config.processes
+        has_had = seconds >= share_s or rounds >= share
+        return has_had and config.case_time - turn.sampling_s >= share_s / 2 and config.max_rounds - done >= share / 2
 
     def _look_back(self, turn: Turn) -> bool:
         """Whether the process that a case leaves has not written into its inputs; it is ended."""

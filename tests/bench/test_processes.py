@@ -60,14 +60,19 @@ def test_each_process_has_its_share_of_the_rounds_and_the_same_inputs(
     assert records[0]["inputs_effective_keys"] == records[1]["inputs_effective_keys"]
 
 
-def test_none_takes_more_than_its_share_of_the_time_either(sweep: Callable[..., Any], told: Path) -> None:
-    """Where the interval is too wide, rounds go on for the case's time; no process may take most of them."""
+@pytest.mark.parametrize(("end", "case_time", "max_rounds"), [("time", "2s", 10000), ("rounds", "100s", 60)])
+def test_none_takes_more_than_its_share_of_further_rounds_either(
+    sweep: Callable[..., Any], told: Path, end: str, case_time: str, max_rounds: int
+) -> None:
+    """Where the interval is too wide, rounds go on for the case's time or to their end; no process may take most."""
     config = told.parent / "long.toml"
-    config.write_text("precision = 1e-6\nmin_rounds = 6\nmax_rounds = 60\nprocesses = 3\n")
-    asked = (config, "--case-time", "0.9s", "--plugin", str(told), "--variants", "told", "--seq-lens", "64")
+    config.write_text(f"precision = 1e-6\nmin_rounds = 6\nmax_rounds = {max_rounds}\nprocesses = 3\npatience = 0\n")
+    asked = (config, "--case-time", case_time, "--plugin", str(told), "--variants", "told", "--seq-lens", "64")
     (record,) = sweep(*asked).records
-    assert (record["status"], record["stopped_by"] in ("time", "rounds")) == ("ok", True)
+    assert (record["status"], record["stopped_by"]) == ("ok", end)
     assert 4 <= record["processes"] <= 6
+    if end == "rounds":
+        assert record["rounds_per_process"] == [2, 2, 20, 20, 16]
     calls = [line.split()[0] for line in (told.parent / "calls").read_text().splitlines()]
     counts = {pid: calls.count(pid) for pid in set(calls)}
     assert len(counts) == record["processes"]

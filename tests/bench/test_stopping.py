@@ -34,7 +34,7 @@ def short_path() -> Iterator[Path]:
 
 
 def seen(condition: Callable[[], object]) -> None:
-    patience = time.monotonic() + 60
+    patience = time.monotonic() + 180
     while not condition():
         assert time.monotonic() < patience
         time.sleep(0.02)
