@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from ..results.files import end_line
 from ..results.resolution import Resolution, resolution
 from ..results.run import Ceilings, Machine
 from ..results.trial import SCHEMA_VERSION, Trial, load_trials
@@ -177,11 +178,9 @@ def _file(out: Path | None) -> Iterator[IO[str] | None]:
         yield None
         return
     try:
-        torn = out.exists() and out.stat().st_size > 0 and not out.read_bytes().endswith(b"\n")
+        end_line(out)
         file = out.open("a", encoding="utf-8")
     except OSError as error:
         raise BenchError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
     with file:
-        if torn:
-            file.write("\n")
         yield file

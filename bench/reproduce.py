@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from pydantic import BaseModel
 from .. import __version__
 from ..results.claim_record import UNTESTABLE, ClaimRecord, Quantity, claim_id
 from ..results.claims import ClaimFolder
-from ..results.errors import ResultsError, ResultsWarning
+from ..results.errors import ResultsError, overheard
 from ..results.record import Record, digest
 from ..results.run import Run
 from ..results.store import RUN, Folder, RunFolder
@@ -149,9 +148,7 @@ def resume(out: str | Path, *, watcher: Watcher | None = None) -> Reproduced:
         missing = [name for name in _listed(run.config, "claims") if name not in known]
         if missing:
             raise ConfigError(f"{out}/run.json asks for the claim {missing[0]!r}, which does not exist any more")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResultsWarning)  # of a torn line: its claim is measured again
-            records = list(folder.records())
+        records, _ = overheard(lambda: list(folder.records()))  # of a torn line: its claim is measured again
         chosen = [claim for name, claim in known.items() if name in _listed(run.config, "claims")]
         machine = environment.machine()
         notes = [*run.notes]

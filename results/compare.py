@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from .benchmark_file import opened
 from .between import FEWEST_CASES, case_of, shift_of, shifts_by_group
 from .changes import ORDER, Finding, certain, times, words_of_lacking
 from .conditions import Side, matching, unlike_beside, unlike_conditions
-from .errors import ResultsError, ResultsWarning
+from .errors import ResultsError, overheard
 from .evidence import Turns, Verdict, in_turns
 from .record import Record
 from .statistics import Interval
@@ -99,12 +98,9 @@ def read(path: str | Path) -> Side:
     """A run folder with its records, the last of each case. Raises ResultsError where there is none to compare."""
     folder = opened(path)
     run = folder.run()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ResultsWarning)
-        records = {record.case_id: record for record in folder.records()}
+    records, notes = overheard(lambda: {record.case_id: record for record in folder.records()})
     if not records:
         raise ResultsError(f"{path} holds no record, so there is nothing to compare; name another run")
-    notes = [str(warning.message) for warning in caught]
     if len(records) < run.cases:
         notes.append(f"{path} has {len(records)} of the {run.cases} cases that it was asked for")
     return Side(str(path), list(records.values()), run, notes)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from .bounds import Duration, Figure, Share, Signed, Size
 from .errors import ResultsError
-from .files import is_file
+from .files import end_line, is_file
 from .json_lines import records_of
 from .record import digest
 from .store import RUN
@@ -127,11 +127,8 @@ def append_dropins(folder: Path, records: Iterable[DropinRecord]) -> None:
     path = folder / DROPINS
     lines = "".join(record.model_dump_json() + "\n" for record in records).encode()
     try:
-        with path.open("a+b") as file:
-            if file.seek(0, os.SEEK_END):
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # a kill has torn the last line: the next record starts on its own
-                    lines = b"\n" + lines
+        end_line(path)
+        with path.open("ab") as file:
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())

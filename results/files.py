@@ -15,28 +15,29 @@ def is_file(path: str | Path) -> bool:
     try:
         return Path(path).is_file()
     except PermissionError as error:
-        raise ResultsError(f"cannot read {path}: {error.strerror}; make it readable, or name another") from None
+        raise ResultsError(f"cannot read {path}: {error.strerror}; make it readable, or name another run") from None
 
 
-def refuse_irregular(path: Path, what: str) -> None:
+def refuse_irregular(path: Path, what: str, instead: str = "name another folder") -> None:
     """Raises ResultsError where there is something other than a regular file; OSError where that cannot be seen."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return
     if not stat.S_ISREG(mode):
-        raise ResultsError(f"cannot {what} {path}: it is not a regular file; remove it, or name another")
+        raise ResultsError(f"cannot {what} {path}: it is not a regular file; remove it, or {instead}")
 
 
-def read(path: Path) -> bytes:
-    """All of a regular file. Raises FileNotFoundError where there is none, ResultsError where it cannot be read."""
+def read(path: Path, instead: str = "name another run") -> bytes:
+    """All of a regular file. Raises FileNotFoundError where there is none, ResultsError where it cannot be read, which
+    says what can be done `instead`."""
     try:
-        refuse_irregular(path, "read")
+        refuse_irregular(path, "read", instead)
         return path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ResultsError(f"cannot read {path}: {error.strerror}; make it readable, or name another") from None
+        raise ResultsError(f"cannot read {path}: {error.strerror}; make it readable, or {instead}") from None
 
 
 def end_line(path: Path) -> None:

@@ -15,14 +15,16 @@ from .files import read
 R = TypeVar("R", bound=BaseModel)
 
 
-def records_of(path: Path, kind: type[R], told_newer: bool = False) -> Iterator[R]:
+def records_of(
+    path: Path, kind: type[R], *, told_newer: bool = False, instead: str = "name another run"
+) -> Iterator[R]:
     """The records of a file in the order of its lines. A torn or foreign one is warned of and skipped, and so is, once,
     that records are of a newer schema, unless that was `told_newer` already.
 
-    Raises FileNotFoundError where there is no file, ResultsError where it cannot be read.
+    Raises FileNotFoundError where there is no file, ResultsError where it cannot be read (see `files.read`).
     """
     known = kind.model_fields["schema_version"].default
-    for number, line in enumerate(read(path).splitlines(), start=1):
+    for number, line in enumerate(read(path, instead).splitlines(), start=1):
         if not line.strip():
             continue
         try:

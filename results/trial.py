@@ -58,6 +58,6 @@ def load_trials(path: str | Path) -> list[Trial]:
     """All comparisons of a file of `doctor --out`; none where there is no file yet. A torn or foreign line is warned of
     and skipped. Raises ResultsError for a file that cannot be read."""
     try:
-        return list(records_of(Path(path), Trial))
+        return list(records_of(Path(path), Trial, instead="choose another --out"))
     except FileNotFoundError:
         return []

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-import warnings
 from pathlib import Path
 
 from ... import __version__
-from ...results.errors import ResultsError, ResultsWarning
+from ...results.errors import ResultsError, overheard
 from ...results.run import Run
 from ...results.task_record import TaskRecord
 from ...results.tasks import TaskFolder
@@ -79,9 +78,7 @@ def resume_tasks(out: str | Path, *, watching: Watching | None = None) -> Path:
                     f"the text of {out} is no longer what it was when it began ({today['name']}); put it back, or "
                     "begin a new run"
                 )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResultsWarning)  # of a torn line: it is trained again
-            records = list(folder.records())
+        records, _ = overheard(lambda: list(folder.records()))  # of a torn line: it is trained again
         plan = make_plan(config)
         machine = environment.machine()
         notes = list(run.notes)

@@ -60,7 +60,7 @@ def test_a_run_that_may_not_be_read_is_refused(write: Write, command: list[str],
     finally:
         place.chmod(0o700)
     assert f"cannot read {run}" in sentence
-    assert "Permission denied; make it readable, or name another" in sentence
+    assert "Permission denied; make it readable, or name another run" in sentence
 
 
 @pytest.mark.parametrize("command", READERS, ids=lambda command: command[0])

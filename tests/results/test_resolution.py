@@ -178,5 +178,5 @@ def test_no_file_holds_nothing_and_what_is_no_regular_file_is_refused(tmp_path: 
     assert load_trials(tmp_path / "none.jsonl") == []
     os.mkfifo(tmp_path / "pipe")
     for place in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(ResultsError, match="it is not a regular file; remove it, or name another"):
+        with pytest.raises(ResultsError, match="it is not a regular file; remove it, or choose another --out"):
             load_trials(place)
